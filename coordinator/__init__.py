@@ -1,0 +1,1 @@
+"""The app that relays and adds what it cannot read."""

@@ -1,0 +1,1 @@
+"""Attacks on what a party really received; imported by tests and the command line alone."""

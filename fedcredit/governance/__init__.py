@@ -1,0 +1,1 @@
+"""What a house lets out: policy, gate, disclosure ledger, audit."""

@@ -1,0 +1,1 @@
+"""Where protocol code runs: channels and the drivers of whole runs."""

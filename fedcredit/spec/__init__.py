@@ -1,0 +1,1 @@
+"""The run's specification: from TOML to one frozen value with one digest."""

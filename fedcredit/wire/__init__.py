@@ -1,0 +1,1 @@
+"""Messages as canonical bytes, the envelope around them, and what each of them is allowed to say."""

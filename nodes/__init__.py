@@ -1,0 +1,1 @@
+"""The app that an institution runs beside its records."""
