@@ -1,0 +1,39 @@
+"""The digest of a specification: the run's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from fedcredit.spec.model import RunSpec
+
+__all__ = ["canonical_json", "spec_digest"]
+
+_FORMAT = 1  # raise when the canonical form changes, so that old and new digests never meet
+
+
+def canonical_json(spec: RunSpec) -> bytes:
+    """Canonical form of a spec: sorted keys, every default written, ASCII, shortest round-trip floats.
+
+    Left out are the places of records: ``source`` and ``query`` of each party, ``privacy.ledger_dir``, and the path
+    of ``split.test_ids`` (whether it is given stays in). They are each party's private affair, differ from machine to
+    machine, and may name hosts; parties agree on *what* is computed, and each holder's own ledger and audit name
+    the content it was computed on by a digest of the records themselves.
+
+    Source: the idea of RFC 8785 (JSON canonicalisation); all numbers here are Python ints or finite floats, whose
+    ``repr`` is the same on every platform.
+    """
+    content: dict[str, Any] = spec.model_dump(mode="json")
+    for party in content["party"]:
+        del party["source"], party["query"]
+    del content["privacy"]["ledger_dir"]
+    content["split"]["test_ids"] = spec.split.test_ids is not None
+    canonical = {"format": _FORMAT, "spec": content}
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return text.encode("ascii")
+
+
+def spec_digest(spec: RunSpec) -> str:
+    """SHA-256 of the canonical form, as 64 hex digits; the same on every machine for the same run."""
+    return hashlib.sha256(canonical_json(spec)).hexdigest()

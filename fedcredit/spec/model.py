@@ -1,0 +1,349 @@
+"""The run's specification as frozen values: every section and key of the configuration file, with its default.
+
+Validation happens on construction and raises pydantic's error; ``fedcredit.spec.load`` turns that into one line of
+``SpecError`` that names file and key. Rules that span keys stand in ``fedcredit.spec.rules``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from fedcredit.spec.rules import check_rules
+from fedcredit.types import PartyId, Role
+
+__all__ = [
+    "NAME_PATTERN",
+    "AlignSection",
+    "BinSection",
+    "BoostSection",
+    "CryptoSection",
+    "FedavgSection",
+    "NetworkSection",
+    "PartySection",
+    "PrivacySection",
+    "RunSection",
+    "RunSpec",
+    "ScorecardSection",
+    "Section",
+    "SplitSection",
+]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+"""Run and party names become file names, certificate names and ledger keys on every operating system."""
+
+_MAX_SEED = 2**63 - 1  # TOML integers are 64-bit signed
+
+
+def _tuple(value: object) -> object:
+    """TOML arrays arrive as lists; frozen values hold tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _role(value: object) -> object:
+    """Turn the text of a role into the enumeration."""
+    roles = {Role.LABEL_HOLDER.value: Role.LABEL_HOLDER, Role.FEATURE_HOLDER.value: Role.FEATURE_HOLDER}
+    if isinstance(value, str) and value in roles:
+        return roles[value]
+    raise PydanticCustomError("fedcredit", "{right}", {"right": f"use one of {', '.join(map(json.dumps, roles))}"})
+
+
+def _auto_or_count(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        return value
+    raise PydanticCustomError("fedcredit", "{right}", {"right": 'use "auto" or a whole number of at least 1'})
+
+
+def _number_or_text(value: object) -> object:
+    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if value is None or finite or (isinstance(value, str) and value != ""):
+        return value
+    raise PydanticCustomError("fedcredit", "{right}", {"right": "use a number or a text such as 2006 or a date"})
+
+
+Text = Annotated[str, Field(min_length=1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)]
+AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
+Columns = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
+Codes = Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, frozen, unknown keys refused."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
+
+
+class RunSection(Section):
+    """``[run]``: what is run, and whether on one machine or between institutions.
+
+    Attributes:
+        name: Short name, ``[a-z0-9_-]``.
+        model: ``scorecard``, ``boost`` or ``fedavg``.
+        mode: ``simulation`` (all parties on one machine) or ``production``; has no default on purpose.
+        seed: Seed of everything that is not secret; secrets never come from it.
+    """
+
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    model: Literal["scorecard", "boost", "fedavg"] = "scorecard"
+    mode: Literal["simulation", "production"]
+    seed: Seed = 0
+
+
+class SplitSection(Section):
+    """``[split]``: which rows are held out.
+
+    Attributes:
+        test_fraction: Share of rows held out by the keyed hash of the id, in (0, 1).
+        seed: Key of that hash, the same at every party.
+        test_ids: File of ids, one a line; exactly these are held out.
+        time: Column of the label holder; with ``test_from``, rows at or after it are held out.
+        test_from: First value of ``time`` that is held out: a number, or text that sorts as the column does.
+    """
+
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    seed: Seed = 0
+    test_ids: Text | None = None
+    time: Text | None = None
+    test_from: Annotated[int | float | str | None, BeforeValidator(_number_or_text)] = None
+
+
+class AlignSection(Section):
+    """``[align]``: how the parties find the rows they share; ``plain`` is for simulation only."""
+
+    mode: Literal["plain", "blind", "registry"] = "blind"
+
+
+class PartySection(Section):
+    """One ``[[party]]``: who it is, where its records are, and how its columns are to be read.
+
+    Attributes:
+        name: ``[a-z0-9_-]``; ``coordinator`` is reserved.
+        role: Label holder or feature holder.
+        source: Path, ``known:NAME`` or SQLAlchemy URL; ``${VARIABLES}`` are expanded when it is read.
+        query: SQL text, with a URL only.
+        id: Column of the ids, or ``row_number`` if the source has none.
+        label: Column of the label, 1 = defaulted; at the label holder only.
+        columns: Feature columns; None = every other column of the source.
+        categorical: Columns of coded numbers that are categories.
+        special: Per column, codes that are no numbers and get bins of their own.
+        monotone: Per column, direction of *default risk* with the value.
+    """
+
+    name: Annotated[PartyId, Field(pattern=NAME_PATTERN)]
+    role: Annotated[Literal[Role.LABEL_HOLDER, Role.FEATURE_HOLDER], BeforeValidator(_role)]
+    source: Text
+    query: Text | None = None
+    id: Text = "id"
+    label: Text | None = None
+    columns: Annotated[Columns, Field(min_length=1)] | None = None
+    categorical: Columns = ()
+    special: Mapping[Text, Codes] = Field(default_factory=dict)
+    monotone: Mapping[Text, Literal["increasing", "decreasing", "auto"]] = Field(default_factory=dict)
+
+
+class BinSection(Section):
+    """``[bin]``: prebins at the holders, bins merged by the label holder.
+
+    Attributes:
+        prebins: Quantile bins per numeric column, 2 to 100.
+        max_bins: Bins left after merging, 2 to ``prebins``.
+        min_share: Least share of the rows in a bin, 0 to 0.5.
+        min_goods: Least goods in a bin.
+        min_bads: Least bads in a bin.
+        min_prebin_rows: Least rows in a prebin; a smaller one would say much about few rows.
+        smoothing: Added to goods and bads of every bin before the logarithm, >= 0.
+        max_categories: Categories that stand alone before the rest is grouped as other.
+    """
+
+    prebins: Annotated[int, Field(ge=2, le=100)] = 20
+    max_bins: Annotated[int, Field(ge=2, le=100)] = 8
+    min_share: Annotated[float, Field(ge=0, le=0.5)] = 0.05
+    min_goods: Annotated[int, Field(ge=1)] = 20
+    min_bads: Annotated[int, Field(ge=1)] = 20
+    min_prebin_rows: Annotated[int, Field(ge=1)] = 100
+    smoothing: NotNegative = 0.5
+    max_categories: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class ScorecardSection(Section):
+    """``[scorecard]``: scale of the points, selection of features, fit.
+
+    Attributes:
+        base_score: Points at ``base_odds``.
+        base_odds: Goods to bads at the base score, > 0.
+        pdo: Points that double the odds, > 0.
+        min_iv: Least information value of a feature, >= 0.
+        max_vif: Largest variance inflation factor, > 1.
+        max_correlation: Largest absolute correlation of two WOE columns, in (0, 1].
+        max_stability: Largest population stability index between train and test, > 0.
+        fit: ``moments``, ``one-step`` or ``mle``.
+        max_totals: Totals per row that the fit may spend, 1 to 3.
+        ridge: Penalty on the squared coefficients, in units of rows; keeps collinear columns from diverging.
+        true_bad_rate: Bad rate outside the sample when the sample was balanced; None = as in the sample.
+        max_features: Most features kept; None = all that pass.
+        mle_step: Step to which per-row totals are rounded under ``mle``, in logits, > 0.
+        mle_noise: Standard deviation of the noise on those totals, in logits; 0 is for simulation only.
+    """
+
+    base_score: Number = 600.0
+    base_odds: Positive = 20.0
+    pdo: Positive = 50.0
+    min_iv: NotNegative = 0.02
+    max_vif: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
+    max_correlation: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_stability: Positive = 0.25
+    fit: Literal["moments", "one-step", "mle"] = "one-step"
+    max_totals: Annotated[int, Field(ge=1, le=3)] = 2
+    ridge: NotNegative = 1.0
+    true_bad_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_features: Annotated[int, Field(ge=1)] | None = None
+    mle_step: Positive = 0.125
+    mle_noise: NotNegative = 0.0625
+
+
+class BoostSection(Section):
+    """``[boost]``: gradient-boosted trees.
+
+    ``gradient_bits``, ``row_sampling`` and ``early_stopping`` may be written here too; they are kept in ``[privacy]``.
+
+    Attributes:
+        trees: Number of trees.
+        depth: Levels of splits, 1 to 10.
+        bins: Bins per feature for the sums, 2 to 256.
+        learning_rate: Shrinkage, in (0, 1].
+        l2: Penalty on leaf values.
+        min_child_weight: Least sum of second derivatives in a child.
+        min_child_rows: Least rows in a child.
+        first_trees_local: Trees at the start from the label holder's features only.
+        holder_thresholds: Distinct thresholds per feature a holder discloses; 0 = no cap, simulation only.
+    """
+
+    trees: Annotated[int, Field(ge=1, le=10_000)] = 20
+    depth: Annotated[int, Field(ge=1, le=10)] = 3
+    bins: Annotated[int, Field(ge=2, le=256)] = 32
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
+    l2: NotNegative = 1.0
+    min_child_weight: NotNegative = 1.0
+    min_child_rows: Annotated[int, Field(ge=1)] = 100
+    first_trees_local: Annotated[int, Field(ge=0)] = 0
+    holder_thresholds: Annotated[int, Field(ge=0)] = 3
+
+
+class FedavgSection(Section):
+    """``[fedavg]``: a shared network model over several banks.
+
+    Attributes:
+        rounds: Rounds of averaging.
+        local_epochs: Passes over a bank's own rows in a round.
+        batch_size: Rows in a step.
+        learning_rate: Step size, > 0.
+    """
+
+    rounds: Annotated[int, Field(ge=1)] = 20
+    local_epochs: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    learning_rate: Positive = 0.1
+
+
+class CryptoSection(Section):
+    """``[crypto]``: the profile of the encrypted group sums; ``unsafe-plaintext`` is for simulation only."""
+
+    profile: Literal["rlwe-8192", "bfv-8192", "unsafe-plaintext"] = "rlwe-8192"
+
+
+class NetworkSection(Section):
+    """``[network]``: time-out, and a modelled network in simulation.
+
+    Attributes:
+        bandwidth_mbps: Modelled megabits a second and link; 0 = not modelled.
+        latency_ms: Modelled one-way delay in milliseconds; 0 = not modelled.
+        timeout_s: Seconds to wait for a peer before it is named as gone, > 0.
+    """
+
+    bandwidth_mbps: NotNegative = 0.0
+    latency_ms: NotNegative = 0.0
+    timeout_s: Positive = 120.0
+
+
+class PrivacySection(Section):
+    """``[privacy]``: what this run asks of the holders' disclosure ledgers; a holder's policy may only be stricter.
+
+    Attributes:
+        noise_rows: Standard deviation of holder noise in rows of maximal gradient (boost); 0 = off.
+        max_equations: Group sums per feature, or ``auto`` = from the effective rows and bads.
+        max_bins_returned: Bins whose WOE returns to their owner, or ``auto``.
+        enforce: False only counts; refused outside simulation.
+        gradient_bits: Bits of a quantised gradient, 2 to 16.
+        row_sampling: Share of rows a tree sees, in (0, 1].
+        early_stopping: Trees without improvement after which boosting ends; 0 = off.
+        ledger_dir: Folder of persistent ledgers; None = in the run's own folder.
+    """
+
+    noise_rows: NotNegative = 4.0
+    max_equations: AutoOrCount = "auto"
+    max_bins_returned: AutoOrCount = "auto"
+    enforce: bool = True
+    gradient_bits: Annotated[int, Field(ge=2, le=16)] = 8
+    row_sampling: Annotated[float, Field(gt=0, le=1)] = 1.0
+    early_stopping: Annotated[int, Field(ge=0)] = 0
+    ledger_dir: Text | None = None
+
+
+class RunSpec(Section):
+    """One run: everything that decides its result, frozen. Its digest is the run's identity."""
+
+    run: RunSection
+    split: SplitSection = SplitSection()
+    align: AlignSection = AlignSection()
+    party: Annotated[tuple[PartySection, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    bin: BinSection = BinSection()
+    scorecard: ScorecardSection = ScorecardSection()
+    boost: BoostSection | None = None
+    fedavg: FedavgSection | None = None
+    crypto: CryptoSection = CryptoSection()
+    network: NetworkSection = NetworkSection()
+    privacy: PrivacySection = PrivacySection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _section_of_the_model(cls, data: Any) -> Any:
+        """A run of boosting or averaging has its section with every default, so that the digest covers it."""
+        if isinstance(data, dict) and isinstance(data.get("run"), dict):
+            for name in ("boost", "fedavg"):
+                if data["run"].get("model") == name and data.get(name) is None:
+                    return {**data, name: {}}
+        return data
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        check_rules(self)
+        return self
+
+    @property
+    def parties(self) -> tuple[PartyId, ...]:
+        """Names of the parties in the order of the file."""
+        return tuple(party.name for party in self.party)
+
+    @property
+    def label_holder(self) -> PartySection:
+        """The party that knows who defaulted."""
+        return next(party for party in self.party if party.role is Role.LABEL_HOLDER)
+
+    @property
+    def feature_holders(self) -> tuple[PartySection, ...]:
+        """The parties that hold features only, in the order of the file."""
+        return tuple(party for party in self.party if party.role is Role.FEATURE_HOLDER)
+
+    @property
+    def simulation(self) -> bool:
+        """Whether all parties run on one machine."""
+        return self.run.mode == "simulation"

@@ -1,0 +1,166 @@
+"""Rules of a specification that span several keys.
+
+Each raises a ``PydanticCustomError`` of type ``fedcredit`` whose context holds ``key`` (dotted path) and ``right``
+(what was found and what would be right), which ``fedcredit.spec.explain`` prints as they are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from pydantic_core import PydanticCustomError
+
+from fedcredit.types import COORDINATOR, Role
+
+if TYPE_CHECKING:
+    from fedcredit.spec.model import PartySection, RunSpec
+
+__all__ = ["check_rules", "nearest"]
+
+_URL_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^/@]*?:(?P<password>[^@]*)@")
+_QUERY_PASSWORD = re.compile(r"[?&](?:password|passwd|pwd)=(?P<password>[^&]*)", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Text that helps with a wrong name: ``did you mean "x"?``, else the list of what is known."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    shown = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    return f"known are {shown}" if names else "there is none"
+
+
+def _refuse(key: str, right: str) -> NoReturn:
+    raise PydanticCustomError("fedcredit", "{right}", {"key": key, "right": right})
+
+
+def check_rules(spec: RunSpec) -> None:
+    """Check everything that no single key can tell.
+
+    Raises:
+        PydanticCustomError: with ``key`` and ``right`` in its context.
+    """
+    _check_roster(spec)
+    for party in spec.party:
+        _check_party(party)
+        _check_source(party)
+    _check_shared_sources(spec.party)
+    _check_split(spec)
+    _check_bins(spec)
+    if not spec.simulation:
+        _check_production(spec)
+
+
+def _check_roster(spec: RunSpec) -> None:
+    for name, count in Counter(spec.parties).items():
+        if count > 1:
+            _refuse("party.name", f'"{name}" names {count} parties; give each party a name of its own')
+    if COORDINATOR in spec.parties:
+        _refuse("party.name", f'"{COORDINATOR}" is reserved for the relay that is in every run; choose another name')
+    holders = [party.name for party in spec.party if party.role is Role.LABEL_HOLDER]
+    if spec.run.model == "fedavg" and holders:
+        return
+    if not holders:
+        _refuse("party.role", 'no party is "label_holder"; exactly one must be')
+    if len(holders) > 1:
+        _refuse("party.role", f'{len(holders)} parties are "label_holder" ({", ".join(holders)}); exactly one must be')
+    if not spec.feature_holders:
+        _refuse("party.role", 'no party is "feature_holder"; at least one must be')
+
+
+def _check_party(party: PartySection) -> None:
+    at = f"party.{party.name}"
+    if party.role is Role.LABEL_HOLDER and party.label is None:
+        _refuse(f"{at}.label", "missing at the label holder; name the column that is 1 for a default")
+    if party.role is Role.FEATURE_HOLDER and party.label is not None:
+        _refuse(f"{at}.label", "given at a feature holder, which has none; remove it, or change the role")
+    if party.label == party.id:
+        _refuse(f"{at}.label", f'"{party.id}" is the id column too; name the column that is 1 for a default')
+    for key, names in (("columns", party.columns or ()), ("categorical", party.categorical)):
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            _refuse(f"{at}.{key}", f'lists "{twice[0]}" more than once; list it once')
+        for kind, name in (("id", party.id), ("label", party.label)):
+            if name in names:
+                _refuse(f"{at}.{key}", f'lists the {kind} column "{name}"; the {kind} is never a feature')
+    for key in ("categorical", "special", "monotone"):
+        for name in getattr(party, key):
+            if party.columns is not None and name not in party.columns:
+                hint = nearest(name, party.columns)
+                _refuse(f"{at}.{key}", f'names "{name}", which is not among the columns of this party; {hint}')
+    for key in ("special", "monotone"):
+        for name in getattr(party, key):
+            if name in party.categorical:
+                _refuse(f"{at}.{key}", f'names "{name}", which is categorical; this key is for numbers')
+
+
+def _check_source(party: PartySection) -> None:
+    at = f"party.{party.name}"
+    source = party.source
+    url = "://" in source
+    if source == "known:":
+        _refuse(f"{at}.source", 'names no known set; write "known:NAME" (`fedcredit data list` shows the names)')
+    if url and party.query is None:
+        _refuse(f"{at}.query", 'missing for a database source; add query = "select …"')
+    # "${NAME}" alone may turn out to be a URL when it is expanded.
+    if party.query is not None and not url and _VARIABLE.fullmatch(source) is None:
+        _refuse(f"{at}.query", "given for a source that is no database URL; remove it, or give a URL as source")
+    if url:
+        for pattern in (_URL_PASSWORD, _QUERY_PASSWORD):
+            found = pattern.search(source)
+            if found and found["password"] and _VARIABLE.fullmatch(found["password"]) is None:
+                right = "holds a password in the clear; write ${NAME} in its place and set that environment variable"
+                _refuse(f"{at}.source", right)
+
+
+def _check_shared_sources(parties: Sequence[PartySection]) -> None:
+    """A feature holder that is simulated from the label holder's file must not get the label as a feature."""
+    for owner in parties:
+        for other in parties:
+            if owner.label is None or other is owner or (other.source, other.query) != (owner.source, owner.query):
+                continue
+            at = f"party.{other.name}.columns"
+            if other.columns is None:
+                _refuse(at, f'missing, and the source is also that of "{owner.name}"; list the columns of this party')
+            if owner.label in other.columns:
+                _refuse(at, f'lists "{owner.label}", the label of "{owner.name}"; remove it')
+
+
+def _check_split(spec: RunSpec) -> None:
+    split = spec.split
+    if (split.time is None) != (split.test_from is None):
+        missing, given = ("time", "test_from") if split.time is None else ("test_from", "time")
+        _refuse(f"split.{missing}", f"missing while {given} is given; a split by time needs both")
+    if split.time is not None and split.test_ids is not None:
+        _refuse("split.test_ids", "given together with time; hold out by ids or by time, not both")
+    for party in spec.party:
+        if party.role is Role.LABEL_HOLDER and split.time is not None and split.time in (party.columns or ()):
+            _refuse(f"party.{party.name}.columns", f'lists "{split.time}", which splits train from test; remove it')
+
+
+def _check_bins(spec: RunSpec) -> None:
+    if spec.bin.max_bins > spec.bin.prebins:
+        _refuse("bin.max_bins", f"found {spec.bin.max_bins}, above bin.prebins = {spec.bin.prebins}; lower it")
+
+
+def _check_production(spec: RunSpec) -> None:
+    tail = 'is for simulation only and run.mode is "production"'
+    if spec.crypto.profile == "unsafe-plaintext":
+        _refuse("crypto.profile", f'"unsafe-plaintext" {tail}; use "rlwe-8192" or "bfv-8192"')
+    if not spec.privacy.enforce:
+        _refuse("privacy.enforce", f"false {tail}; remove it")
+    if spec.align.mode == "plain":
+        _refuse("align.mode", f'"plain" {tail}; use "blind" or "registry"')
+    if spec.run.model == "scorecard" and spec.scorecard.fit == "mle" and spec.scorecard.mle_noise == 0:
+        _refuse("scorecard.mle_noise", f'0 with fit = "mle" {tail}; use a noise above 0, such as 0.0625')
+    if spec.boost is not None and spec.boost.holder_thresholds == 0:
+        _refuse("boost.holder_thresholds", f"0 (no cap) {tail}; use a whole number of at least 1")
+    for key in ("bandwidth_mbps", "latency_ms"):
+        if getattr(spec.network, key) != 0:
+            _refuse(f"network.{key}", f"a modelled network {tail}; use 0")
