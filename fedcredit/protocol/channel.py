@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from fedcredit.types import PartyId
-from fedcredit.wire.disclosure import Declaration, Spend
+from fedcredit.wire.disclosure import Basis, CostKind, Declaration, Spend
 from fedcredit.wire.message import Message
 
 __all__ = ["Channel"]
@@ -68,6 +68,15 @@ class Channel(Protocol):
 
         Raises:
             DisclosureRefused: the cap would be passed; the text says what would still be possible.
+        """
+        ...
+
+    def headroom(
+        self, counterparty: PartyId, data_version: str, basis: Basis, kind: CostKind, features: Sequence[str]
+    ) -> tuple[float, ...]:
+        """What the party's own ledger would still allow, for each feature ("" is the whole party).
+
+        What this run has declared but not spent yet is already taken off; infinite where caps are not enforced.
         """
         ...
 

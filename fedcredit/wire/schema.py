@@ -203,7 +203,7 @@ def _element(hint: object, where: str) -> type[msgspec.Struct] | None:
         return _element(arguments[0], where)
     if origin is tuple and len(arguments) == 2 and arguments[1] is Ellipsis:
         return _element(arguments[0], where)
-    if hint in _SCALARS:
+    if hint in _SCALARS or (origin is typing.Literal and all(isinstance(a, (str, int)) for a in arguments)):
         return None
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
         return hint
