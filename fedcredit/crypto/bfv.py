@@ -1,0 +1,387 @@
+"""BFV with coefficient packing, through SEAL: the only module that imports TenSEAL.
+
+Three types keep apart who may do what. `KeylessContext` adds ciphertexts. `PublicContext` knows a public key: it
+encrypts, multiplies by its owner's polynomials and conceals an answer. `SecretContext` makes a key pair, encrypts and
+decrypts; the secret key has no way out of it. No batching, rotation, relinearisation or Galois key exists here.
+
+Guarantees: a wire message is read by this module alone (exact length, parameters, checksum, every residue below its
+prime) before SEAL sees it, in files this module wrote; SEAL then validates again. Anything else is a `PeerError`.
+The second half of a public key and of a fresh request is expanded from a seed, so no peer chooses it.
+
+Not covered: authenticity (signed envelopes have it; the checksum finds accidents), timing, a process that can read
+this process's files or memory. The scratch file lies in a private directory of mode 0700, in memory where /dev/shm
+exists, and is removed after each use.
+
+Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Security 2022, section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import struct
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tenseal.sealapi as seal
+from numpy.typing import NDArray
+
+from fedcredit.crypto import seal_format as fmt
+from fedcredit.errors import BoundError, IntegrityError, PeerError
+
+__all__ = ["MAX_PLAIN_BITS", "Ciphertext", "KeylessContext", "PublicContext", "SecretContext", "Weights"]
+
+MAX_PLAIN_BITS = 46
+"""Largest k of a plain modulus 2^k for which decryption after the switch is proven: (N + 1)/2 < q_0 / 2^(k+1)."""
+
+_MIN_PLAIN_BITS = 2
+_MAGIC = b"FCB1"
+_KIND_BYTES = 4
+_CHECK_BYTES = 16
+_FIRST, _LAST = 2, 1  # primes of a fresh ciphertext, and of one after the switch
+_HELPER_PRIME_BITS = (60, 60, 60, 60)
+_HEADER_BYTES = len(_MAGIC) + _KIND_BYTES + 32 + _CHECK_BYTES
+
+
+@dataclass(frozen=True)
+class Ciphertext:
+    """A ciphertext of SEAL; the steps of `PublicContext` change it in place."""
+
+    raw: Any
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An answerer's polynomial in NTT form."""
+
+    raw: Any
+
+
+class KeylessContext:
+    """Parameters and arithmetic without any key: what a coordinator has.
+
+    Args:
+        plain_bits: k of the plain modulus 2^k, in [2, 46]; from parameters derived locally, never from a peer.
+    """
+
+    def __init__(self, plain_bits: int) -> None:
+        if not _MIN_PLAIN_BITS <= plain_bits <= MAX_PLAIN_BITS:
+            raise BoundError(
+                "bfv.plain-bits",
+                f"a plain modulus of {plain_bits} bits; {_MIN_PLAIN_BITS}..{MAX_PLAIN_BITS} are proven",
+            )
+        self.plain_bits = plain_bits
+        self.plain_modulus = 1 << plain_bits
+        self._scratch = _Scratch()
+        self._context = _seal_context(seal.CoeffModulus.Create(fmt.DEGREE, [60, 60, 60]), self.plain_modulus)
+        chain = tuple(int(m.value()) for m in self._context.key_context_data().parms().coeff_modulus())
+        if chain != fmt.PRIMES:
+            raise IntegrityError("bfv.primes", "this SEAL chooses coefficient primes other than the documented ones")
+        self._evaluator = seal.Evaluator(self._context)
+        self.parameters_id = _parms_id(self._context.key_parms_id())
+        self._ids = {
+            _FIRST: _parms_id(self._context.first_parms_id()),
+            _LAST: _parms_id(self._context.last_parms_id()),
+        }
+
+    def open(self, kind: bytes, message: bytes, size: int | None = None) -> bytes:
+        """Body of a message after its header was checked.
+
+        Args:
+            kind: Four bytes or fewer that name the message.
+            message: As received.
+            size: Exact size of the body, where it is known.
+
+        Raises:
+            PeerError: another length, magic, kind, parameters or checksum.
+        """
+        what = kind.decode()
+        if len(message) <= _HEADER_BYTES or (size is not None and len(message) != _HEADER_BYTES + size):
+            expected = "more than its header" if size is None else f"{_HEADER_BYTES + size}"
+            raise PeerError("bfv.length", f"{what}: {len(message)} bytes, {expected} expected")
+        header, body = message[:_HEADER_BYTES], message[_HEADER_BYTES:]
+        if header[: len(_MAGIC) + _KIND_BYTES] != _MAGIC + kind.ljust(_KIND_BYTES, b"\x00"):
+            raise PeerError("bfv.kind", f"{what}: the message is of another kind")
+        if header[len(_MAGIC) + _KIND_BYTES : -_CHECK_BYTES] != self.parameters_id:
+            raise PeerError("bfv.parameters", f"{what}: made under parameters other than this run's")
+        if header != _header(kind, self.parameters_id, body):
+            raise PeerError("bfv.checksum", f"{what}: the bytes are damaged")
+        return body
+
+    def seal(self, kind: bytes, body: bytes) -> bytes:
+        """A message: header and body."""
+        return _header(kind, self.parameters_id, body) + body
+
+    def read_full(self, body: bytes, *, switched: bool = False) -> Ciphertext:
+        """A ciphertext of which both polynomials travel.
+
+        Raises:
+            PeerError: malformed, or its second polynomial is zero, which would be no encryption.
+        """
+        primes = fmt.PRIMES[: _LAST if switched else _FIRST]
+        residues = fmt.unpack60(body, primes, "ciphertext")
+        if len(residues) != 2 or not bool(residues[1].any()):
+            raise PeerError("bfv.ciphertext", "ciphertext: two polynomials, the second not zero, were expected")
+        return self._load_ciphertext(fmt.ciphertext_file(self._ids[len(primes)], residues))
+
+    def write_full(self, ciphertext: Ciphertext) -> bytes:
+        """Both polynomials, packed."""
+        return fmt.pack60(self.residues(ciphertext))
+
+    def full_size(self, *, switched: bool = False) -> int:
+        """Bytes of `write_full`."""
+        return fmt.packed_size(2 * fmt.DEGREE * (_LAST if switched else _FIRST))
+
+    def residues(self, ciphertext: Ciphertext) -> NDArray[np.uint64]:
+        """Residues, uint64 (2, primes, 8192), in coefficient form unless the ciphertext is in NTT form."""
+        file = self._scratch.written(ciphertext.raw.save)
+        return fmt.read_ciphertext(file, int(ciphertext.raw.coeff_modulus_size()))
+
+    def add(self, total: Ciphertext, other: Ciphertext) -> None:
+        """Adds ``other`` to ``total``.
+
+        Raises:
+            PeerError: the sum would be no encryption, which only crafted ciphertexts reach.
+        """
+        with _refusing("adding ciphertexts"):
+            self._evaluator.add_inplace(total.raw, other.raw)
+
+    def switch_down(self, ciphertext: Ciphertext) -> None:
+        """Switches to the one prime left: divides the noise by 2^60 and rounds, which hides where it came from."""
+        with _refusing("switching the modulus"):
+            self._evaluator.mod_switch_to_next_inplace(ciphertext.raw)
+
+    def _plaintext(self, coefficients: NDArray[np.uint64]) -> Any:
+        plain = seal.Plaintext()
+        with _refusing("a plaintext"):
+            self._scratch.loaded(fmt.plaintext_file(coefficients), lambda path: plain.load(self._context, path))
+        return plain
+
+    def _load_ciphertext(self, file: bytes) -> Ciphertext:
+        ciphertext = seal.Ciphertext()
+        with _refusing("a ciphertext"):
+            self._scratch.loaded(file, lambda path: ciphertext.load(self._context, path))
+        return Ciphertext(ciphertext)
+
+
+class PublicContext(KeylessContext):
+    """Parameters and a public key: what an answerer has.
+
+    Args:
+        plain_bits: k of the plain modulus, from parameters derived locally.
+        public: As `SecretContext.public_bytes` gives it: a key for these parameters, or the call is refused.
+
+    Raises:
+        PeerError: malformed key, or one for other parameters.
+    """
+
+    KIND = b"key"
+    SEEDED_BYTES = fmt.packed_size(fmt.DEGREE * _FIRST) + fmt.SEED_BYTES
+
+    def __init__(self, plain_bits: int, public: bytes) -> None:
+        super().__init__(plain_bits)
+        body = self.open(self.KIND, public, fmt.packed_size(fmt.DEGREE * len(fmt.PRIMES)) + fmt.SEED_BYTES)
+        first = fmt.unpack60(body[: -fmt.SEED_BYTES], fmt.PRIMES, "public key")[0]
+        key = seal.PublicKey()
+        with _refusing("a public key"):
+            residues = self._expand_key(first, body[-fmt.SEED_BYTES :])
+            file = fmt.public_key_file(self.parameters_id, residues)
+            self._scratch.loaded(file, lambda path: key.load(self._context, path))
+        self._encryptor = seal.Encryptor(self._context, key)
+
+    def weights(self, coefficients: NDArray[np.int64]) -> Weights:
+        """A polynomial to multiply with, transformed once; int64 (8192,), absolute values below half the modulus.
+
+        The polynomial must not be zero: a product with zero is no encryption.
+        """
+        plain = self._plaintext(coefficients.astype(np.uint64) & np.uint64(self.plain_modulus - 1))
+        self._evaluator.transform_to_ntt_inplace(plain, self._context.first_parms_id())
+        return Weights(plain)
+
+    def read_seeded(self, body: bytes) -> Ciphertext:
+        """A fresh ciphertext of the key's owner, in NTT form.
+
+        Raises:
+            PeerError: malformed.
+        """
+        if len(body) != self.SEEDED_BYTES:
+            raise PeerError("bfv.length", f"ciphertext: {len(body)} bytes, {self.SEEDED_BYTES} expected")
+        first = fmt.unpack60(body[: -fmt.SEED_BYTES], fmt.PRIMES[:_FIRST], "ciphertext")[0]
+        ciphertext = self._load_ciphertext(fmt.seeded_file(self._ids[_FIRST], first, body[-fmt.SEED_BYTES :]))
+        self._evaluator.transform_to_ntt_inplace(ciphertext.raw)
+        return ciphertext
+
+    def dot(self, pairs: Iterable[tuple[Ciphertext, Weights]]) -> Ciphertext:
+        """Sum of products, in coefficient form; at least one pair, ciphertexts in NTT form."""
+        total, product = seal.Ciphertext(), seal.Ciphertext()
+        first = True
+        with _refusing("multiplying ciphertexts"):
+            for ciphertext, weights in pairs:
+                self._evaluator.multiply_plain(ciphertext.raw, weights.raw, total if first else product)
+                if not first:
+                    self._evaluator.add_inplace(total, product)
+                first = False
+            self._evaluator.transform_from_ntt_inplace(total)
+        return Ciphertext(total)
+
+    def encrypt(self, coefficients: NDArray[np.uint64]) -> Ciphertext:
+        """Encrypts a polynomial under the public key; uint64 (up to 8192,), each below the plain modulus."""
+        ciphertext = seal.Ciphertext()
+        self._encryptor.encrypt(self._plaintext(coefficients), ciphertext)
+        return Ciphertext(ciphertext)
+
+    def add_fresh_zero(self, ciphertext: Ciphertext) -> None:
+        """Adds a fresh encryption of zero: the second polynomial becomes pseudo-random even to the key's owner."""
+        zero = seal.Ciphertext()
+        self._encryptor.encrypt_zero(zero)
+        self.add(ciphertext, Ciphertext(zero))
+
+    def add_values(self, ciphertext: Ciphertext, coefficients: NDArray[np.uint64]) -> None:
+        """Adds values modulo t, uint64 (8192,), to every coefficient: masks where they are uniform."""
+        with _refusing("adding values"):
+            self._evaluator.add_plain_inplace(ciphertext.raw, self._plaintext(coefficients))
+
+    def _expand_key(self, first: NDArray[np.uint64], seed: bytes) -> NDArray[np.uint64]:
+        # SEAL transforms at data levels only, and its key lives one level above: a helper context whose data primes
+        # are this one's key primes expands the seed and transforms. It never holds anything but this public key.
+        *_, extra = (int(m.value()) for m in _spare_primes())
+        helper = _seal_context([seal.Modulus(p) for p in (*fmt.PRIMES, extra)], self.plain_modulus, checked=False)
+        ciphertext = seal.Ciphertext()
+        file = fmt.seeded_file(_parms_id(helper.first_parms_id()), first, seed)
+        self._scratch.loaded(file, lambda path: ciphertext.load(helper, path))
+        seal.Evaluator(helper).transform_to_ntt_inplace(ciphertext)
+        return fmt.read_ciphertext(self._scratch.written(ciphertext.save), len(fmt.PRIMES))
+
+
+class SecretContext(KeylessContext):
+    """Parameters and a fresh key pair; nothing but `public_bytes` leaves.
+
+    The randomness of SEAL's keys and encryptions is the operating system's and cannot be given.
+
+    Args:
+        plain_bits: k of the plain modulus.
+    """
+
+    def __init__(self, plain_bits: int) -> None:
+        super().__init__(plain_bits)
+        secret = seal.KeyGenerator(self._context).secret_key()
+        self._encryptor = seal.Encryptor(self._context, secret)
+        self._decryptor = seal.Decryptor(self._context, secret)
+        # A public key is an encryption of zero at the key level; in this form its second half travels as a seed.
+        zero = self._encryptor.encrypt_zero_symmetric(self._context.key_parms_id())
+        first, seed = fmt.read_seeded(self._scratch.written(zero.save), len(fmt.PRIMES))
+        self._public = self.seal(PublicContext.KIND, fmt.pack60(first) + seed)
+
+    def __repr__(self) -> str:
+        return f"SecretContext(plain_bits={self.plain_bits})"
+
+    def __reduce__(self) -> str:
+        raise BoundError("bfv.secret", "a secret context cannot be copied or stored")
+
+    def public_bytes(self) -> bytes:
+        """The public key: 184 kB."""
+        return self._public
+
+    def encrypt_seeded(self, coefficients: NDArray[np.uint64]) -> bytes:
+        """Encrypts a polynomial with the secret key; uint64 (up to 8192,), each below the plain modulus."""
+        sealed = self._encryptor.encrypt_symmetric(self._plaintext(coefficients))
+        first, seed = fmt.read_seeded(self._scratch.written(sealed.save), _FIRST)
+        return fmt.pack60(first) + seed
+
+    def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.uint64]:
+        """All coefficients modulo t, uint64 (8192,)."""
+        plain = seal.Plaintext()
+        with _refusing("decrypting"):
+            self._decryptor.decrypt(ciphertext.raw, plain)
+        count = int(plain.coeff_count())
+        out = np.zeros(fmt.DEGREE, dtype=np.uint64)
+        out[:count] = fmt.read_plaintext(self._scratch.written(plain.save), count)
+        return out
+
+    def noise_budget(self, ciphertext: Ciphertext) -> int:
+        """Bits of noise that still fit before decryption fails."""
+        return int(self._decryptor.invariant_noise_budget(ciphertext.raw))
+
+    def read_extracted(
+        self, second: NDArray[np.uint64], places: NDArray[np.int64], values: NDArray[np.uint64]
+    ) -> Ciphertext:
+        """Puts an answer together of which only some coefficients of the first polynomial travelled.
+
+        Args:
+            second: uint64 (8192,) residues modulo the first prime, already checked.
+            places: Coefficients that travelled.
+            values: uint64 (len(places),) residues modulo the first prime, already checked.
+        """
+        residues = np.zeros((2, 1, fmt.DEGREE), dtype=np.uint64)
+        residues[1, 0] = second
+        residues[0, 0, places] = values
+        return self._load_ciphertext(fmt.ciphertext_file(self._ids[_LAST], residues))
+
+
+class _Scratch:
+    """A private directory with at most one file, through which SEAL's binding reads and writes."""
+
+    def __init__(self) -> None:
+        memory = Path("/dev/shm")  # noqa: S108 a directory of mode 0700 is made in it
+        self._directory = Path(tempfile.mkdtemp(prefix="fedcredit-", dir=memory if memory.is_dir() else None))
+        self._path = self._directory / "object"
+        self._lock = threading.Lock()
+        self._end = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
+
+    def loaded(self, file: bytes, load: Callable[[str], object]) -> None:
+        with self._lock:
+            try:
+                self._path.write_bytes(file)
+                load(str(self._path))
+            finally:
+                self._path.unlink(missing_ok=True)
+
+    def written(self, save: Callable[[str], object]) -> bytes:
+        with self._lock:
+            try:
+                save(str(self._path))
+                return self._path.read_bytes()
+            finally:
+                self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    # SEAL reports through std::exception alone, so every kind pybind11 maps them to is taken for a refusal.
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        raise PeerError("bfv.refused", f"SEAL refused {what}", str(error)) from None
+
+
+def _header(kind: bytes, parameters_id: bytes, body: bytes) -> bytes:
+    check = hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"fedcredit/bfv").digest()
+    return _MAGIC + kind.ljust(_KIND_BYTES, b"\x00") + parameters_id + check
+
+
+def _seal_context(primes: Any, plain_modulus: int, *, checked: bool = True) -> Any:
+    parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
+    parameters.set_poly_modulus_degree(fmt.DEGREE)
+    parameters.set_coeff_modulus(primes)
+    parameters.set_plain_modulus(seal.Modulus(plain_modulus))
+    level = seal.SEC_LEVEL_TYPE.TC128 if checked else seal.SEC_LEVEL_TYPE.NONE
+    context = seal.SEALContext(parameters, True, level)
+    if not context.parameters_set():
+        raise IntegrityError("bfv.context", f"SEAL refuses the parameters: {context.parameters_error_message()}")
+    return context
+
+
+def _spare_primes() -> Any:
+    used = set(fmt.PRIMES)
+    return [m for m in seal.CoeffModulus.Create(fmt.DEGREE, list(_HELPER_PRIME_BITS)) if int(m.value()) not in used]
+
+
+def _parms_id(words: Iterable[int]) -> bytes:
+    return struct.pack("<4Q", *words)
