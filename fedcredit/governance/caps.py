@@ -1,0 +1,131 @@
+"""The caps on disclosure, and where each figure comes from.
+
+Source: measurements by attack in the design notes, privacy_review.md section 6 (equations, thresholds) and section 7
+(totals of a row, bins returned); adopted in protocols.md section 0. See docs/adr/0004-disclosure-ledger.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from fedcredit.errors import PolicyDenied
+from fedcredit.wire.disclosure import Basis, CostKind
+
+__all__ = ["NOISE_ROWS", "CapRules", "Caps"]
+
+NOISE_ROWS = 4.0
+"""Holder noise that earns the higher cap: at sd 4 rows an equation count of n/7 left recovery near chance."""
+
+_BARE_ROWS, _BARE_BADS = 50, 10
+"""Exact sums: recovery of defaulters leaves chance at equations/n_bad = 0.1, of all rows above equations/n = 0.02."""
+
+_NOISED_ROWS, _NOISED_BADS = 7, 1
+"""With noise of sd 4 rows, equations/n = 0.14 gave .11 of all rows and .20 of defaulters, against .06 by chance."""
+
+_RETURNED_ROWS, _RETURNED_BADS = 20, 10
+"""WOE returned for more bins than these is a linear system that gives the labels back."""
+
+_TOTALS, _BITS_A_TOTAL = 3, 12
+"""At most three totals of a row in integer points (protocols.md section 4), each below 2^12 points."""
+
+_THRESHOLDS = 3
+"""Distinct thresholds of a feature whose bitmaps may ever be disclosed; a bitmap is one bit a row."""
+
+
+@dataclass(frozen=True)
+class CapRules:
+    """What a house's policy says of the caps.
+
+    Args:
+        equations: Largest number of equations a feature; None = the default formula alone.
+        row_bits: Largest number of bits a row for the whole party; None = the default alone.
+        bins_returned: Largest number of bins returned; None = the default formula alone.
+        enforce: False counts without refusing what the defaults forbid: simulation only. A number given here still
+            holds then, even where it is looser than the default.
+        simulation: The run is a simulation.
+    """
+
+    equations: float | None = None
+    row_bits: float | None = None
+    bins_returned: float | None = None
+    enforce: bool = True
+    simulation: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses caps that bind nobody where real records are.
+
+        Raises:
+            PolicyDenied: ``enforce`` is off outside simulation, or a cap is no number from 0 up.
+        """
+        if not (self.enforce or self.simulation):
+            raise PolicyDenied("ledger.enforce", "enforce = false is possible in a simulation only")
+        for name, value in (("equations", self.equations), ("row_bits", self.row_bits), ("bins", self.bins_returned)):
+            if value is not None and not value >= 0:
+                raise PolicyDenied(
+                    "ledger.caps", f"the policy's cap of {name} is {value}, a number from 0 up is needed"
+                )
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The caps in force for one basis.
+
+    Args:
+        equations: Equations a feature.
+        row_bits: Bits a row of the whole party.
+        feature_row_bits: Bits a row of one feature's bitmaps.
+        bins_returned: Bins of the whole party.
+    """
+
+    equations: float
+    row_bits: float
+    feature_row_bits: float
+    bins_returned: float
+
+    @classmethod
+    def of(cls, basis: Basis, rules: CapRules | None = None) -> Caps:
+        """Caps for the sizes a label holder claims, under a house's rules; all are whole numbers or infinite.
+
+        With ``enforce`` a rule can only lower a cap. Without it a rule replaces the cap and no rule means no cap.
+        """
+        rules = rules or CapRules()
+        noised = basis.noise_rows >= NOISE_ROWS
+        rows, bads = (_NOISED_ROWS, _NOISED_BADS) if noised else (_BARE_ROWS, _BARE_BADS)
+        default = cls(
+            equations=min(basis.n_eff // rows, basis.n_bad // bads),
+            row_bits=_TOTALS * _BITS_A_TOTAL,
+            feature_row_bits=_THRESHOLDS,
+            bins_returned=min(basis.n_bad // _RETURNED_BADS, basis.n_eff // _RETURNED_ROWS),
+        )
+        return replace(
+            default,
+            equations=_in_force(default.equations, rules.equations, rules),
+            row_bits=_in_force(default.row_bits, rules.row_bits, rules),
+            feature_row_bits=_in_force(default.feature_row_bits, None, rules),
+            bins_returned=_in_force(default.bins_returned, rules.bins_returned, rules),
+        )
+
+    def for_cost(self, kind: CostKind, feature: str) -> float:
+        """The cap that one account is held to."""
+        if kind is CostKind.EQUATIONS:
+            return self.equations
+        if kind is CostKind.BINS_RETURNED:
+            return self.bins_returned
+        return self.feature_row_bits if feature else self.row_bits
+
+    def strictest(self, other: Caps) -> Caps:
+        """The lower of two caps, each by each."""
+        return Caps(
+            equations=min(self.equations, other.equations),
+            row_bits=min(self.row_bits, other.row_bits),
+            feature_row_bits=min(self.feature_row_bits, other.feature_row_bits),
+            bins_returned=min(self.bins_returned, other.bins_returned),
+        )
+
+
+def _in_force(default: float, rule: float | None, rules: CapRules) -> float:
+    """One cap under the rules."""
+    if rules.enforce:
+        return default if rule is None else min(default, rule)
+    return math.inf if rule is None else rule
