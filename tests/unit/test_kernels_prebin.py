@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,7 @@ def everything(rows: int) -> NDArray[np.bool_]:
     return np.ones(rows, dtype=np.bool_)
 
 
-def numbers(values: list[float | None]) -> pl.Series:
+def numbers(values: Sequence[float | None]) -> pl.Series:
     return pl.Series("x", values, dtype=pl.Float64)
 
 
@@ -24,7 +25,7 @@ def fit(column: pl.Series, rules: PrebinRules) -> Prebins:
 
 
 def sizes(prebins: Prebins, column: pl.Series) -> list[int]:
-    return np.bincount(prebins.apply(column), minlength=prebins.bins).tolist()
+    return [int(rows) for rows in np.bincount(prebins.apply(column), minlength=prebins.bins)]
 
 
 def test_distinct_values_are_cut_into_equal_groups() -> None:
