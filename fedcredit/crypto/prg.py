@@ -24,6 +24,7 @@ __all__ = [
     "CBD_ETA",
     "SEED_BYTES",
     "Entropy",
+    "SeedStream",
     "SystemEntropy",
     "UnsafeSeededEntropy",
     "centred_binomial",
@@ -57,6 +58,22 @@ class SystemEntropy:
     def take(self, size: int) -> bytes:
         """``size`` fresh bytes."""
         return os.urandom(size)
+
+
+class SeedStream:
+    """The stream of a secret 32-byte seed for one label, taken piece by piece; for samplers that reject.
+
+    Args:
+        seed: 32 bytes.
+        label: As in `expand`; the stream's beginning is what `expand` gives.
+    """
+
+    def __init__(self, seed: bytes, label: str) -> None:
+        self._stream = _keystream(_key(seed, label))
+
+    def take(self, size: int) -> bytes:
+        """The next ``size`` bytes of the stream."""
+        return self._stream(size)
 
 
 class UnsafeSeededEntropy:
