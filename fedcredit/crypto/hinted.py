@@ -2,9 +2,9 @@
 
 Asker, per vector v, with a fresh secret s: ``c_j = -a_j s + e_j + delta v_j`` and ``beta_m = -alpha_m s + eps_m``.
 Answerer, once: ``hint_k = sum_j a_j w_kj + alpha_1 u_k + alpha_2 u'_k``, w_kj marking the rows of output k in block j
-at ``X^(N-1-c)``. Answerer, per vector: coefficient N-1 of ``sum_j c_j w_kj + beta_1 u_k + beta_2 u'_k``, which is a plain
-sum of residues over rows plus a dot product, plus a flood. Asker: adds coefficient N-1 of ``hint_k s``; what remains is
-``delta * sum + noise + flood``, floored exactly (bounds and proof: `fedcredit.crypto.profiles`).
+at ``X^(N-1-c)``. Answerer, per vector: coefficient N-1 of ``sum_j c_j w_kj + beta_1 u_k + beta_2 u'_k``, which is a
+plain sum of residues over rows plus a dot product, plus a flood. Asker: adds coefficient N-1 of ``hint_k s``; what
+remains is ``delta * sum + noise + flood``, floored exactly (bounds and proof: `fedcredit.crypto.profiles`).
 
 Guarantees: the answerer learns nothing of v; a semi-honest asker learns the sums and, over a whole run, at most
 `profiles.statistical_leak_log2` beyond them. Not covered: an asker that crafts v (an answer carries sum_bits bits), an
@@ -194,14 +194,7 @@ class HintedAsker:
         """
         parameters = self._parameters
         check_values(parameters, values)
-        if len(seed) != SEED_BYTES:
-            raise BoundError("group-sum.seed", f"a seed of {len(seed)} bytes was given, {SEED_BYTES} are needed")
-        name = hashlib.sha256(seed).digest()
-        if name in self._spent:
-            raise BoundError(
-                "group-sum.seed-spent", "this seed has encrypted a vector before; every vector needs its own"
-            )
-        self._spent.add(name)
+        check_seed(seed, self._spent)
         secret = centred_binomial(expand(seed, "hinted/secret", 8 * parameters.degree))
         request = seal_frame(Kind.REQUEST, self._context, pack_residues(self._ciphertext(values, secret, seed)))
         context = Context(self._context.parameters, self._context.reference, request_digest(request))
