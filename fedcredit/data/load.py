@@ -1,0 +1,163 @@
+"""A party's records as its configuration describes them, checked and typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from fedcredit.data.columns import to_feature, to_ids, to_label, to_time
+from fedcredit.data.formats import SUFFIXES, RawTable, read_file
+from fedcredit.data.known import KnownSet, find_known, read_known
+from fedcredit.data.places import expand
+from fedcredit.data.sql import read_sql
+from fedcredit.data.table import HolderTable, table_digest
+from fedcredit.errors import DataError
+from fedcredit.spec.load import LoadedSpec
+from fedcredit.spec.model import PartySection
+from fedcredit.spec.rules import nearest
+from fedcredit.types import PartyId
+
+__all__ = ["ROW_NUMBER", "SourceCache", "load_table", "load_tables"]
+
+ROW_NUMBER = "row_number"
+"""As ``id``: the source has no id column, rows are 0 to n - 1."""
+
+_KNOWN = "known:"
+
+
+class SourceCache:
+    """Sources already read, so that a file that serves several parties is parsed once. Keyed by unexpanded text."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[str, str | None, Path], RawTable] = {}
+
+    def read(self, party: PartySection, base: Path) -> RawTable:
+        """The source of ``party``, from memory if it was read before.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        key = (party.source, party.query, base.resolve())
+        if key not in self._tables:
+            self._tables[key] = _read(party, base)
+        return self._tables[key]
+
+
+def load_tables(loaded: LoadedSpec) -> dict[PartyId, HolderTable]:
+    """Tables of all parties of a simulation, in the order of the spec; each source is read once.
+
+    Raises:
+        DataError: as in ``load_table``.
+    """
+    cache = SourceCache()
+    time = loaded.spec.split.time
+    return {
+        party.name: load_table(party, loaded.base, cache=cache, time=time if party.label is not None else None)
+        for party in loaded.spec.party
+    }
+
+
+def load_table(
+    party: PartySection, base: Path, *, cache: SourceCache | None = None, time: str | None = None
+) -> HolderTable:
+    """Read and check one party's records.
+
+    Args:
+        party: Its section of the spec.
+        base: Folder that a relative source is relative to.
+        cache: Shared between parties of one simulation.
+        time: Column that splits train from test, at the label holder; it is no feature then.
+
+    Raises:
+        DataError: one line that names party and column, what was found and what would be right.
+    """
+    place = f"party {party.name}"
+    raw = (cache or SourceCache()).read(party, base)
+    known = _known(party)
+    if raw.frame.height == 0:
+        raise DataError("data.empty", f"{place}: the source has no rows; at least one is needed")
+    ids = _ids(party, raw, place)
+    label = None
+    if party.label is not None:
+        words = known.words if known is not None and party.label == known.label else None
+        label = to_label(_column(raw, party.label, "label", place), words, place)
+    columns = {}
+    for name in _feature_names(party, raw, known, time):
+        column = _column(raw, name, "columns", place)
+        coded = name in party.categorical
+        columns[name] = to_feature(column, text=name in raw.text, categorical=coded, place=place)
+    _check_kinds(party, columns, place)
+    when = None if time is None else _column(raw, time, "split.time", place)
+    return HolderTable(
+        party=party.name,
+        ids=ids,
+        label=label,
+        columns=columns,
+        digest=table_digest(ids, label, columns),
+        time=None if when is None else to_time(when, text=when.name in raw.text, place=place),
+    )
+
+
+def _read(party: PartySection, base: Path) -> RawTable:
+    place = f"party {party.name}"
+    known = _known(party)
+    if known is not None:
+        return read_known(known)
+    if party.query is not None:
+        return read_sql(party.source, party.query, base, place)
+    source = expand(party.source, place)
+    if "://" in source:
+        right = 'source is a database URL but there is no query; add query = "select …"'
+        raise DataError("data.sql", f"{place}: {right}")
+    path = base / source
+    if path.is_dir():
+        right = f"source {path} is a folder; name one file ({', '.join(SUFFIXES)})"
+        raise DataError("data.unreadable", f"{place}: {right}")
+    return read_file(path, place)
+
+
+def _known(party: PartySection) -> KnownSet | None:
+    return find_known(party.source.removeprefix(_KNOWN)) if party.source.startswith(_KNOWN) else None
+
+
+def _column(raw: RawTable, name: str, key: str, place: str) -> pl.Series:
+    if name not in raw.frame.columns:
+        hint = nearest(name, raw.frame.columns)
+        raise DataError("data.unknown-column", f"{place}: {key}: the source has no column {name!r}; {hint}")
+    return raw.frame[name]
+
+
+def _ids(party: PartySection, raw: RawTable, place: str) -> pl.Series:
+    if party.id == ROW_NUMBER and ROW_NUMBER not in raw.frame.columns:
+        return pl.Series("id", range(raw.frame.height), dtype=pl.Int64).cast(pl.String)
+    if party.id not in raw.frame.columns:
+        hint = nearest(party.id, raw.frame.columns)
+        right = f'id: the source has no column {party.id!r}; {hint} (id = "{ROW_NUMBER}" if it has none)'
+        raise DataError("data.unknown-column", f"{place}: {right}")
+    return to_ids(raw.frame[party.id], place)
+
+
+def _feature_names(party: PartySection, raw: RawTable, known: KnownSet | None, time: str | None) -> Sequence[str]:
+    if party.columns is not None:
+        return party.columns
+    apart = {party.id, party.label, time}
+    if known is not None:
+        apart |= {known.id, known.label, *known.not_features}
+    names = [name for name in raw.frame.columns if name not in apart]
+    if not names:
+        right = "the source has no feature column besides id and label; give a source with at least one"
+        raise DataError("data.no-features", f"party {party.name}: {right}")
+    return names
+
+
+def _check_kinds(party: PartySection, columns: dict[str, pl.Series], place: str) -> None:
+    """Keys that are about columns must name columns, and of the right kind."""
+    for key in ("categorical", "special", "monotone"):
+        for name in getattr(party, key):
+            if name not in columns:
+                raise DataError("data.unknown-column", f"{place}: {key}: no feature {name!r}; {nearest(name, columns)}")
+            if key != "categorical" and columns[name].dtype == pl.String:
+                right = f"{key}: column {name!r} holds text; this key is for numbers"
+                raise DataError("data.type", f"{place}: {right}")
