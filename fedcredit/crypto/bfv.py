@@ -195,6 +195,7 @@ class PublicContext(KeylessContext):
             file = fmt.public_key_file(self.parameters_id, residues)
             self._scratch.loaded(file, lambda path: key.load(self._context, path))
         self._encryptor = seal.Encryptor(self._context, key)
+        self._product = seal.Ciphertext()  # reused: one allocation instead of one a product
 
     def weights(self, coefficients: NDArray[np.int64]) -> Weights:
         """A polynomial to multiply with, transformed once; int64 (8192,), absolute values below half the modulus.
@@ -218,18 +219,27 @@ class PublicContext(KeylessContext):
         self._evaluator.transform_to_ntt_inplace(ciphertext.raw)
         return ciphertext
 
-    def dot(self, pairs: Iterable[tuple[Ciphertext, Weights]]) -> Ciphertext:
-        """Sum of products, in coefficient form; at least one pair, ciphertexts in NTT form."""
-        total, product = seal.Ciphertext(), seal.Ciphertext()
-        first = True
+    def multiply_add(self, total: Ciphertext | None, ciphertext: Ciphertext, weights: Weights) -> Ciphertext:
+        """``total + ciphertext * weights``, all in NTT form; the product alone where there is no total yet."""
         with _refusing("multiplying ciphertexts"):
-            for ciphertext, weights in pairs:
-                self._evaluator.multiply_plain(ciphertext.raw, weights.raw, total if first else product)
-                if not first:
-                    self._evaluator.add_inplace(total, product)
-                first = False
-            self._evaluator.transform_from_ntt_inplace(total)
-        return Ciphertext(total)
+            if total is None:
+                total = Ciphertext(seal.Ciphertext())
+                self._evaluator.multiply_plain(ciphertext.raw, weights.raw, total.raw)
+            else:
+                self._evaluator.multiply_plain(ciphertext.raw, weights.raw, self._product)
+                self._evaluator.add_inplace(total.raw, self._product)
+        return total
+
+    def leave_ntt(self, ciphertext: Ciphertext) -> None:
+        """Back to coefficient form, in which it can be masked and switched."""
+        with _refusing("transforming a ciphertext"):
+            self._evaluator.transform_from_ntt_inplace(ciphertext.raw)
+
+    def zero(self) -> Ciphertext:
+        """A fresh encryption of zero, in coefficient form."""
+        ciphertext = seal.Ciphertext()
+        self._encryptor.encrypt_zero(ciphertext)
+        return Ciphertext(ciphertext)
 
     def encrypt(self, coefficients: NDArray[np.uint64]) -> Ciphertext:
         """Encrypts a polynomial under the public key; uint64 (up to 8192,), each below the plain modulus."""
@@ -239,9 +249,7 @@ class PublicContext(KeylessContext):
 
     def add_fresh_zero(self, ciphertext: Ciphertext) -> None:
         """Adds a fresh encryption of zero: the second polynomial becomes pseudo-random even to the key's owner."""
-        zero = seal.Ciphertext()
-        self._encryptor.encrypt_zero(zero)
-        self.add(ciphertext, Ciphertext(zero))
+        self.add(ciphertext, self.zero())
 
     def add_values(self, ciphertext: Ciphertext, coefficients: NDArray[np.uint64]) -> None:
         """Adds values modulo t, uint64 (8192,), to every coefficient: masks where they are uniform."""

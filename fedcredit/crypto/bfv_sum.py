@@ -1,0 +1,355 @@
+"""Encrypted group sums, back end 1b: BFV with coefficient packing, library cryptography only.
+
+Guarantees: the answerer learns nothing of the vector (BFV encryption under a key it does not have). An asker that
+follows the protocol learns the sums: an answer carries, under a flood, the outputs' coefficients of the first
+polynomial, and a second polynomial that a fresh encryption of zero has made pseudo-random even to it; the coefficients
+that hold mixtures of rows are masked modulo t and do not leave at all; the switch to one prime divides the noise that
+depends on the grouping by 2^60.
+
+Not covered: an asker that crafts its vector reads up to one residue of 60 bits an output, so ledgers count answers;
+an answerer that lies; timing. Two answers to one request are two releases: a retry resends the bytes of the first.
+
+Parameters: `fedcredit.crypto.profiles` (proof), 128-bit security by the HE standard's table (180 of 218 bits).
+
+Leakage: number of rows and of outputs, to each side of the other.
+
+Source: protocols.md section 1b (design notes); docs/adr/0003-library-ciphers.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.bfv import PublicContext, SecretContext
+from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, ShardTask, answer_size, output_places
+from fedcredit.crypto.bfv_worker import ShardProcess
+from fedcredit.crypto.group_sum import Grouping
+from fedcredit.crypto.prg import SEED_BYTES, Entropy
+from fedcredit.crypto.profiles import BFV_8192, GroupSumParameters
+from fedcredit.crypto.seal_format import DEGREE, PRIMES, packed_size, unpack60
+from fedcredit.errors import BoundError, FedCreditError, PeerError, TransportError
+
+__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "unmask"]
+
+_REQUEST, _ANSWER, _MASKED = b"req", b"ans", b"mans"
+_TAG_BYTES = 16
+_MEMORY_BYTES = 2 << 30
+_SHARE_PRODUCTS = 512  # fewer products than this (0.1 s) do not repay a further process
+_MAX_WORKERS = 4
+
+
+class BfvAsker:
+    """The asker's side: owns the secret key.
+
+    Args:
+        parameters: From `profiles.derive` with profile bfv-8192.
+
+    Raises:
+        BoundError: parameters of another profile.
+    """
+
+    def __init__(self, parameters: GroupSumParameters) -> None:
+        _check_profile(parameters)
+        self._parameters = parameters
+        self._context = SecretContext(parameters.sum_bits)
+        self._outputs: dict[str, int] = {}
+        self._seeds: set[bytes] = set()
+
+    def setup(self) -> bytes:
+        """The public key, 184 kB; every answerer needs it first."""
+        return self._context.public_bytes()
+
+    def accept_hints(self, answerer: str, hints: bytes, outputs: int) -> None:
+        """Takes note of an answerer; this back end has no hints.
+
+        Raises:
+            PeerError: hints that are not empty, no outputs, or a second set.
+        """
+        if answerer in self._outputs:
+            raise PeerError("bfv.hints", f"{answerer}: hints were given before")
+        if hints or outputs < 1:
+            raise PeerError("bfv.hints", f"{answerer}: {len(hints)} bytes for {outputs} outputs; none were expected")
+        self._outputs[answerer] = outputs
+
+    def encrypt(self, values: NDArray[np.int64], seed: bytes) -> tuple[bytes, BfvPending]:
+        """Encrypts one vector.
+
+        Args:
+            values: int64 (rows,), absolute values up to the parameters' value bound.
+            seed: 32 bytes, used once. SEAL takes its randomness from the operating system and from nowhere else, so
+                the seed only marks the vector as spent: encrypting again gives other bytes, and a retry must resend.
+
+        Raises:
+            BoundError: a value exceeds the bound, a wrong shape, or the seed was used before.
+        """
+        parameters = self._parameters
+        if values.shape != (parameters.rows,):
+            raise BoundError("bfv.shape", f"a vector of shape {values.shape}; ({parameters.rows},) expected")
+        if int(values.max()) > parameters.value_bound or int(values.min()) < -parameters.value_bound:
+            raise BoundError("bfv.value", f"a value exceeds the bound of {parameters.value_bound}")
+        spent = hashlib.sha256(seed).digest()
+        if len(seed) != SEED_BYTES or spent in self._seeds:
+            raise BoundError("bfv.seed", f"a seed of {len(seed)} bytes; {SEED_BYTES} that were never used are expected")
+        self._seeds.add(spent)
+        residues = values.astype(np.int64).astype(np.uint64) & np.uint64(self._context.plain_modulus - 1)
+        blocks = [residues[at : at + BLOCK_ROWS] for at in range(0, len(residues), BLOCK_ROWS)]
+        body = b"".join(self._context.encrypt_seeded(block) for block in blocks)
+        request = self._context.seal(_REQUEST, body)
+        return request, BfvPending(parameters, self._context, dict(self._outputs), request)
+
+
+class BfvPending:
+    """One vector under way; made by `BfvAsker.encrypt`."""
+
+    def __init__(
+        self, parameters: GroupSumParameters, context: SecretContext, outputs: dict[str, int], request: bytes
+    ) -> None:
+        self._parameters = parameters
+        self._context = context
+        self._outputs = outputs
+        self._opened: set[str] = set()
+        self._tag = _tag(parameters, request)
+
+    def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
+        """Sums of one answerer, int64 (outputs,); once per answerer.
+
+        Raises:
+            PeerError: malformed answer, an answer to another request, or a sum outside the proven range.
+            BoundError: unknown answerer, or its answer was opened before.
+        """
+        return _centred(self._parameters, self._read(answerer, answer, _ANSWER))
+
+    def open_masked(self, answerer: str, answer: bytes) -> bytes:
+        """What is left of a masked answer, uint64 little-endian (outputs,): uniform to the asker.
+
+        Raises:
+            PeerError: malformed answer, or an answer to another request.
+            BoundError: unknown answerer, or its answer was opened before.
+        """
+        return self._read(answerer, answer, _MASKED).astype("<u8").tobytes()
+
+    def _read(self, answerer: str, answer: bytes, kind: bytes) -> NDArray[np.uint64]:
+        outputs = self._outputs.get(answerer)
+        if outputs is None:
+            raise BoundError("bfv.answerer", f"{answerer}: hints of this answerer were not accepted before the vector")
+        if answerer in self._opened:
+            raise BoundError("bfv.opened", f"{answerer}: the answer to this vector was opened before")
+        counts = _runs(outputs)
+        body = self._context.open(kind, answer, _TAG_BYTES + sum(answer_size(count) for count in counts))
+        if body[:_TAG_BYTES] != self._tag:
+            raise PeerError("bfv.tag", f"{answerer}: an answer to another request")
+        at, found = _TAG_BYTES, []
+        for count in counts:
+            found.append(self._read_run(body[at : at + answer_size(count)], count))
+            at += answer_size(count)
+        self._opened.add(answerer)
+        return np.concatenate(found)
+
+    def _read_run(self, part: bytes, outputs: int) -> NDArray[np.uint64]:
+        split = packed_size(DEGREE)
+        second = unpack60(part[:split], PRIMES[:1], "answer")[0, 0]
+        values = np.frombuffer(part[split:], dtype="<u8").astype(np.uint64)
+        if bool((values >= np.uint64(PRIMES[0])).any()) or not bool(second.any()):
+            raise PeerError("bfv.residue", "answer: a residue is not below its prime, or nothing is encrypted")
+        places = output_places(outputs)
+        return self._context.decrypt(self._context.read_extracted(second, places, values))[places]
+
+
+class BfvAnswerer:
+    """The answerer's side: owns a grouping and the asker's public key. Close it, or use it as a context manager.
+
+    Args:
+        parameters: From `profiles.derive`, as the asker has them.
+        setup: The asker's public bytes.
+        grouping: The fixed matrix.
+        entropy: Source of the masks of `answer_masked` and of this process's blinding; worker processes use the
+            operating system's.
+        workers: Processes that share the work, this one included; None chooses by size and processors.
+        memory_bytes: Transformed polynomials are kept up to this size (131 kB each), the others made anew each time.
+
+    Raises:
+        BoundError: another profile, or a grouping that does not fit the parameters.
+        PeerError: malformed public bytes.
+    """
+
+    def __init__(
+        self,
+        parameters: GroupSumParameters,
+        setup: bytes,
+        grouping: Grouping,
+        entropy: Entropy,
+        *,
+        workers: int | None = None,
+        memory_bytes: int = _MEMORY_BYTES,
+    ) -> None:
+        _check_profile(parameters)
+        grouping.check()
+        if grouping.rows != parameters.rows or grouping.weight_bound > parameters.weight_bound or not grouping.outputs:
+            raise BoundError(
+                "bfv.grouping",
+                f"a grouping of {grouping.rows} rows, {grouping.outputs} outputs and weights up to "
+                f"{grouping.weight_bound}; {parameters.rows} rows and weights up to {parameters.weight_bound} expected",
+            )
+        self._parameters = parameters
+        self._entropy = entropy
+        self._outputs = grouping.outputs
+        shares = _shares(grouping, workers)
+        tasks = [_task(parameters, setup, grouping, share, memory_bytes // len(shares)) for share in shares]
+        self._bounds = [(task.first, task.first + task.outputs) for task in tasks]
+        self._others = [ShardProcess(task) for task in tasks[1:]]
+        try:
+            self._own = Shard(tasks[0], entropy)
+        except BaseException:
+            self.close()
+            raise
+
+    def hints(self) -> bytes:
+        """Empty: this back end has none."""
+        return b""
+
+    def answer(self, request: bytes) -> bytes:
+        """Encrypted sums for one request; a second answer to one request is a second release.
+
+        Raises:
+            PeerError: malformed request.
+            TransportError: a worker process has ended.
+        """
+        return self._answer(request, _ANSWER, np.zeros(self._outputs, dtype=np.uint64))
+
+    def answer_masked(self, request: bytes) -> tuple[bytes, bytes]:
+        """An answer under a mask uniform modulo t, and the mask, uint64 little-endian (outputs,).
+
+        Raises:
+            PeerError: malformed request.
+            TransportError: a worker process has ended.
+        """
+        words = np.frombuffer(self._entropy.take(8 * self._outputs), dtype="<u8")
+        mask = words & np.uint64((1 << self._parameters.sum_bits) - 1)
+        return self._answer(request, _MASKED, mask), mask.astype("<u8").tobytes()
+
+    def close(self) -> None:
+        """Ends the worker processes; they also end with this object and with this process."""
+        for other in self._others:
+            other.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _answer(self, request: bytes, kind: bytes, masks: NDArray[np.uint64]) -> bytes:
+        context = self._own.context
+        blocks = -(-self._parameters.rows // BLOCK_ROWS)
+        body = context.open(_REQUEST, request, blocks * PublicContext.SEEDED_BYTES)
+        parts = self._parts(body, masks)
+        return context.seal(kind, _tag(self._parameters, request) + b"".join(parts))
+
+    def _parts(self, body: bytes, masks: NDArray[np.uint64]) -> list[bytes]:
+        try:
+            for other, (first, last) in zip(self._others, self._bounds[1:], strict=True):
+                other.start(body, masks[first:last])
+            try:
+                parts = [self._own.answer(body, masks[: self._bounds[0][1]])]
+            finally:  # a worker's answer must not be left behind for the next request
+                outcomes = [_outcome(other) for other in self._others]
+            for outcome in outcomes:
+                if isinstance(outcome, FedCreditError):
+                    raise outcome
+                parts.append(outcome)
+        except TransportError:
+            self.close()  # what the other workers still send belongs to no later request
+            raise
+        return parts
+
+
+def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:
+    """Sums of a masked answer, from what its asker opened and the mask its answerer kept.
+
+    Args:
+        parameters: As the asker has them.
+        masked: As `BfvPending.open_masked` gives it.
+        mask: As `BfvAnswerer.answer_masked` gives it.
+
+    Returns:
+        int64 (outputs,).
+
+    Raises:
+        PeerError: lengths that differ, values that are not canonical, or a sum outside the proven range.
+    """
+    if len(masked) != len(mask) or len(mask) % 8 or not mask:
+        raise PeerError("bfv.mask", f"{len(masked)} masked bytes and a mask of {len(mask)}; equal lengths expected")
+    left, right = (np.frombuffer(data, dtype="<u8") for data in (masked, mask))
+    if bool(((left | right) >> np.uint64(parameters.sum_bits)).any()):
+        raise PeerError("bfv.mask", f"a masked value or a mask is not below 2^{parameters.sum_bits}")
+    return _centred(parameters, (left - right) & np.uint64((1 << parameters.sum_bits) - 1))
+
+
+def _check_profile(parameters: GroupSumParameters) -> None:
+    if parameters.profile != BFV_8192 or parameters.degree != DEGREE:
+        raise BoundError("bfv.profile", f"parameters of profile {parameters.profile}; {BFV_8192} expected")
+
+
+def _centred(parameters: GroupSumParameters, values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    modulus = 1 << parameters.sum_bits
+    sums = values.astype(np.int64)
+    sums[sums >= modulus // 2] -= modulus
+    if int(np.abs(sums).max()) > parameters.sum_bound:
+        raise PeerError("bfv.range", f"a sum exceeds the proven bound of {parameters.sum_bound}")
+    return sums
+
+
+def _tag(parameters: GroupSumParameters, request: bytes) -> bytes:
+    return hashlib.blake2b(parameters.digest() + request, digest_size=_TAG_BYTES, person=b"fedcredit/answer").digest()
+
+
+def _runs(outputs: int) -> list[int]:
+    return [min(PLACES, outputs - at) for at in range(0, outputs, PLACES)]
+
+
+def _outcome(other: ShardProcess) -> bytes | FedCreditError:
+    try:
+        return other.finish()
+    except FedCreditError as error:
+        return error
+
+
+def _shares(grouping: Grouping, workers: int | None) -> list[tuple[int, int]]:
+    runs = len(_runs(grouping.outputs))
+    if workers is None:
+        products = runs * -(-grouping.rows // BLOCK_ROWS)
+        workers = min(os.cpu_count() or 1, _MAX_WORKERS, products // _SHARE_PRODUCTS)
+    workers = max(1, min(workers, runs))
+    cuts = [runs * share // workers * PLACES for share in range(workers + 1)]
+    return [(first, min(last, grouping.outputs)) for first, last in itertools.pairwise(cuts)]
+
+
+def _task(
+    parameters: GroupSumParameters, setup: bytes, grouping: Grouping, share: tuple[int, int], memory_bytes: int
+) -> ShardTask:
+    first, last = share
+    starts = np.concatenate([[0], np.cumsum(grouping.bins)]).astype(int).tolist()
+    features = [f for f, start in enumerate(starts[:-1]) if start < last and starts[f + 1] > first]
+    columns = range(max(first, starts[-1]), last)
+    chosen = [] if grouping.weights is None else [grouping.weights[:, column - starts[-1]] for column in columns]
+    return ShardTask(
+        plain_bits=parameters.sum_bits,
+        public=setup,
+        rows=grouping.rows,
+        first=first,
+        outputs=last - first,
+        codes=b"".join(grouping.codes[:, f].astype("<i4").tobytes() for f in features),
+        offsets=tuple(starts[f] for f in features),
+        weights=b"".join(column.astype("<i4").tobytes() for column in chosen),
+        columns=tuple(columns),
+        memory_bytes=memory_bytes,
+    )
