@@ -1,0 +1,189 @@
+"""What a house allows to leave, written by the house. An empty or absent policy allows nothing.
+
+``policy.toml``::
+
+    mode = "production"
+    counterparties = ["bank"]
+    protocols = ["align", "bin", "scorecard", "group_sum"]
+    messages = ["*"]                       # or kinds, such as "group_sum.answer"
+    runs = ["<spec digest>"]               # approved specs
+    expires = 2027-01-01T00:00:00Z
+    max_message_bytes = 200_000_000
+    max_run_bytes = 20_000_000_000
+    max_run_messages = 100_000
+    kind_messages = { "group_sum.answer" = 2_000 }
+
+    [caps]                                 # only ever stricter than the defaults
+    equations = 50
+    row_bits = 12
+    bins_returned = 40
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedcredit.errors import PolicyDenied, SpecError
+from fedcredit.governance.caps import CapRules
+from fedcredit.types import PartyId
+
+__all__ = ["CapSection", "Policy", "load_policy", "simulation_policy"]
+
+_Size = Annotated[int, Field(ge=0)]
+_Cap = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_ANY = "*"
+
+
+class CapSection(BaseModel):
+    """Caps of the house, in the units of the ledger; None = the default alone."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    equations: _Cap | None = None
+    row_bits: _Cap | None = None
+    bins_returned: _Cap | None = None
+
+
+class Policy(BaseModel):
+    """One house's policy; every default denies.
+
+    Attributes:
+        mode: What kind of run it is for.
+        counterparties: Parties that may be sent anything.
+        protocols: Protocols that may be run.
+        messages: Kinds that may leave; "*" stands for all kinds of the allowed protocols.
+        runs: Digests of approved specs.
+        any_run: Every spec is approved; simulation only.
+        expires: Nothing leaves from then on; None = nothing leaves at all.
+        max_message_bytes: Largest single message, envelope included.
+        max_run_bytes: Most bytes of one run.
+        max_run_messages: Most messages of one run.
+        kind_messages: Most messages of one run by kind, where it is fewer.
+        caps: Stricter caps of the disclosure ledger.
+        enforce: False counts disclosures without refusing any; simulation only.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    mode: Literal["production", "simulation"] = "production"
+    counterparties: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    any_run: bool = False
+    expires: AwareDatetime | None = None
+    max_message_bytes: _Size = 0
+    max_run_bytes: _Size = 0
+    max_run_messages: _Size = 0
+    kind_messages: Mapping[str, _Size] = Field(default_factory=dict)
+    caps: CapSection = CapSection()
+    enforce: bool = True
+
+    @model_validator(mode="after")
+    def _simulation_only(self) -> Self:
+        """Refuses what would unlock real records."""
+        if self.mode != "simulation":
+            for name, loosened in (("any_run", self.any_run), ("enforce", not self.enforce)):
+                if loosened:
+                    raise ValueError(f"{name} = {str(getattr(self, name)).lower()} needs mode = 'simulation'")
+        return self
+
+    def cap_rules(self) -> CapRules:
+        """The policy's word on the ledger's caps."""
+        return CapRules(
+            equations=self.caps.equations,
+            row_bits=self.caps.row_bits,
+            bins_returned=self.caps.bins_returned,
+            enforce=self.enforce,
+            simulation=self.mode == "simulation",
+        )
+
+    def check_run(self, spec_digest: str, now: datetime) -> None:
+        """Refuses a run that is not approved, or a policy past its time.
+
+        Raises:
+            PolicyDenied: naming which.
+        """
+        if self.expires is None:
+            raise PolicyDenied("policy.expiry", "this house's policy has no expiry date, so nothing leaves")
+        if now >= self.expires:
+            raise PolicyDenied("policy.expiry", f"this house's policy expired at {self.expires.isoformat()}")
+        if not self.any_run and spec_digest not in self.runs:
+            raise PolicyDenied("policy.run", f"this house has not approved spec {spec_digest[:16]}…")
+
+    def check_recipient(self, recipient: PartyId) -> None:
+        """Refuses a recipient the house does not know.
+
+        Raises:
+            PolicyDenied: naming it.
+        """
+        if recipient not in self.counterparties:
+            raise PolicyDenied("policy.counterparty", f"this house's policy does not name {recipient} as counterparty")
+
+    def check_kind(self, protocol: str, kind: str) -> None:
+        """Refuses a protocol or kind of message that the house does not take part in.
+
+        Raises:
+            PolicyDenied: naming it.
+        """
+        if protocol not in self.protocols:
+            raise PolicyDenied("policy.protocol", f"this house's policy does not allow protocol {protocol}")
+        if _ANY not in self.messages and kind not in self.messages:
+            raise PolicyDenied("policy.message", f"this house's policy does not allow message {kind}")
+
+
+def load_policy(path: Path | None) -> Policy:
+    """Reads a policy file; an absent one is the empty policy, which denies everything.
+
+    Raises:
+        SpecError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    if path is None or not path.exists():
+        return Policy()
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SpecError("policy.toml", f"{path.name} is not readable TOML", str(error)) from None
+    try:
+        # Through JSON, because strict mode then takes arrays for tuples and texts for dates, and nothing else.
+        return Policy.model_validate_json(json.dumps(content, default=_date))
+    except (ValidationError, TypeError) as error:
+        raise SpecError("policy.invalid", f"{path.name}: {_first(error)}") from None
+
+
+def simulation_policy(counterparties: Collection[PartyId], protocols: Collection[str]) -> Policy:
+    """A policy for simulations: any spec, no limit of size worth naming, default caps enforced."""
+    return Policy(
+        mode="simulation",
+        counterparties=tuple(counterparties),
+        protocols=tuple(protocols),
+        messages=(_ANY,),
+        any_run=True,
+        expires=datetime.max.replace(tzinfo=UTC),
+        max_message_bytes=2**40,
+        max_run_bytes=2**50,
+        max_run_messages=2**40,
+    )
+
+
+def _date(value: object) -> str:
+    """TOML dates with a zone; a local time would mean another moment on another machine."""
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        return value.isoformat()
+    raise TypeError(f"{value!s:.40} is no date with a time zone")
+
+
+def _first(error: ValidationError | TypeError) -> str:
+    """First complaint in one line, without the input's value."""
+    if isinstance(error, TypeError):
+        return str(error)
+    one = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in one["loc"]) or "policy"
+    return f"{where}: {one['msg']}"
