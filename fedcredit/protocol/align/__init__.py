@@ -1,0 +1,1 @@
+"""Who is who: a common order of rows over all parties."""

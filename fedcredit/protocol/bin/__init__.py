@@ -1,0 +1,1 @@
+"""Binning: encrypted counts of goods and bads by bin, WOE, IV, stability."""

@@ -1,0 +1,150 @@
+"""A party's own columns as bins, and what the label holder makes of the counts: pure, the same for every party."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from fedcredit.crypto.prg import Entropy, uniform_below
+from fedcredit.data.table import HolderTable
+from fedcredit.errors import DataError
+from fedcredit.kernels.metrics import population_stability
+from fedcredit.kernels.prebin import PrebinRules, Prebins, fit_prebins
+from fedcredit.kernels.woe import BinningRules, MergedBins, merge_bins
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.bin.messages import FeatureShape
+from fedcredit.spec.model import BinSection, PartySection
+from fedcredit.types import PartyId
+
+__all__ = ["BinnedFeature", "LabelCounts", "OwnFeature", "bin_feature", "count_labels", "order_of_features", "prebin"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OwnFeature:
+    """One column of a party, cut into bins; never leaves it.
+
+    Args:
+        name: Column name.
+        shape: What the label holder learns of it; holds its code.
+        prebins: Edges or categories.
+        codes: int32 (n,), the bin of each common row.
+    """
+
+    name: str
+    shape: FeatureShape
+    prebins: Prebins
+    codes: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Sums by prebin, int64 (prebins,) each: bads and rows to train on, rows held out."""
+
+    bads: Ints
+    rows: Ints
+    test_rows: Ints
+
+
+@dataclass(frozen=True)
+class BinnedFeature:
+    """One feature as the label holder sees it.
+
+    Args:
+        owner: Party that holds it.
+        shape: Its code and number of prebins.
+        merged: Its merged bins with counts, WOE and IV.
+        stability: Population stability between training and held-out rows.
+    """
+
+    owner: PartyId
+    shape: FeatureShape
+    merged: MergedBins
+    stability: float
+
+    @property
+    def code(self) -> str:
+        """Its code among the owner's features."""
+        return self.shape.code
+
+
+def order_of_features(count: int, entropy: Entropy) -> list[int]:
+    """A random order of ``count`` features (Fisher-Yates), so that codes say nothing of columns."""
+    order = list(range(count))
+    for last in range(count - 1, 0, -1):
+        (other,) = uniform_below(entropy, last + 1, 1)
+        order[last], order[other] = order[other], order[last]
+    return order
+
+
+def prebin(
+    table: HolderTable, index: RowIndex, party: PartySection, rules: BinSection, order: Sequence[int]
+) -> list[OwnFeature]:
+    """Cuts a party's columns into bins by the quantiles of its training rows.
+
+    Args:
+        table: The party's own records.
+        index: Common rows.
+        party: What its configuration says of special codes and monotone features.
+        rules: Section ``[bin]``.
+        order: Order in which the columns get the codes F1, F2, ….
+
+    Raises:
+        DataError: a column can not be binned on the common rows; names it.
+    """
+    features = []
+    names = list(table.columns)
+    width = len(str(len(names)))
+    for rank, place in enumerate(order):
+        name = names[place]
+        column = table.columns[name].gather(pl.Series(index.rows))
+        numeric = column.dtype != pl.String
+        special = tuple(float(code) for code in party.special.get(name, ()))
+        cut = PrebinRules(
+            max_prebins=rules.prebins,
+            min_rows=rules.min_prebin_rows,
+            special=special if numeric else (),
+            categorical=not numeric,
+            max_categories=rules.max_categories,
+        )
+        try:
+            prebins = fit_prebins(column, index.train, cut)
+        except DataError as error:
+            raise DataError(error.code, f"{table.party}: {error.public}", error.detail) from error
+        monotone: Literal["", "increasing", "decreasing", "auto"] = party.monotone.get(name, "")
+        shape = FeatureShape(
+            code=f"F{rank + 1:0{width}d}", bins=prebins.bins, ordered=prebins.ordered, monotone=monotone
+        )
+        features.append(OwnFeature(name, shape, prebins, prebins.apply(column).astype(np.int32)))
+    return features
+
+
+def count_labels(codes: NDArray[np.int32], bins: int, bad: NDArray[np.bool_], index: RowIndex) -> LabelCounts:
+    """Counts by prebin where labels and bins are in one house."""
+
+    def count(rows: NDArray[np.bool_]) -> Ints:
+        return np.bincount(codes[rows], minlength=bins).astype(np.int64)
+
+    return LabelCounts(count(bad & index.train), count(index.train), count(index.test))
+
+
+def bin_feature(owner: PartyId, shape: FeatureShape, counts: LabelCounts, rules: BinSection) -> BinnedFeature:
+    """Merges a feature's prebins and measures it."""
+    binning = BinningRules(
+        max_bins=rules.max_bins,
+        min_share=rules.min_share,
+        min_goods=rules.min_goods,
+        min_bads=rules.min_bads,
+        smoothing=rules.smoothing,
+        monotone=shape.monotone or None,
+    )
+    merged = merge_bins(counts.rows - counts.bads, counts.bads, shape.ordered, binning)
+    train, test = (np.bincount(merged.group, weights=c, minlength=merged.bins) for c in (counts.rows, counts.test_rows))
+    stability = float(population_stability(train, test))
+    return BinnedFeature(owner, shape, merged, stability)

@@ -1,0 +1,1 @@
+"""Encrypted group sums between parties: reference string, groupings, requests and answers."""

@@ -1,0 +1,101 @@
+"""Messages of the encrypted group sum."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from fedcredit.types import Role
+from fedcredit.wire.message import Message
+from fedcredit.wire.schema import Declared, ProtocolSchema
+
+__all__ = [
+    "SCHEMA",
+    "Answer",
+    "AskerSetup",
+    "Digest",
+    "GroupingCommitment",
+    "Hints",
+    "NonceCommitment",
+    "NonceReveal",
+    "Purpose",
+    "Request",
+]
+
+Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Purpose = Annotated[str, Meta(max_length=200)]
+
+_SMALL = 1 << 10
+_SETUP = 1 << 24  # a BFV public key at degree 8192 is below 1 MB
+_REQUEST = 1 << 30  # 135 bits a row: 17 MB at a million rows; BFV four times that
+_HINTS = 1 << 30  # 138 kB an output: 7,700 outputs
+_ANSWER = 1 << 28  # 17 bytes an output; BFV 120 kB for some tens of outputs
+
+
+class NonceCommitment(Message, frozen=True, kw_only=True, tag="group_sum.nonce_commitment"):
+    """Hash of a party's share of the reference string, sent before any share is revealed."""
+
+    commitment: Digest
+
+
+class NonceReveal(Message, frozen=True, kw_only=True, tag="group_sum.nonce_reveal"):
+    """A party's share of the reference string: uniform bytes."""
+
+    nonce: Digest
+
+
+class GroupingCommitment(Message, frozen=True, kw_only=True, tag="group_sum.grouping_commitment"):
+    """Salted commitment to a grouping, before the first vector."""
+
+    purpose: Purpose
+    commitment: Digest
+
+
+class AskerSetup(Message, frozen=True, kw_only=True, tag="group_sum.setup"):
+    """Public bytes an answerer needs: a public key (bfv), or nothing (hinted)."""
+
+    purpose: Purpose
+    setup: bytes
+
+
+class Hints(Message, frozen=True, kw_only=True, tag="group_sum.hints"):
+    """Once a grouping: one blinded ring element an output."""
+
+    purpose: Purpose
+    outputs: Annotated[int, Meta(ge=1, le=1 << 20)]
+    hints: bytes
+
+
+class Request(Message, frozen=True, kw_only=True, tag="group_sum.request"):
+    """One encrypted vector, and the commitment to it and to the seed of its encryption."""
+
+    purpose: Purpose
+    index: Annotated[int, Meta(ge=0, le=1 << 20)]
+    commitment: Digest
+    body: bytes
+
+
+class Answer(Message, frozen=True, kw_only=True, tag="group_sum.answer"):
+    """The encrypted sums of one vector, or their masked form."""
+
+    purpose: Purpose
+    index: Annotated[int, Meta(ge=0, le=1 << 20)]
+    body: bytes
+
+
+_HOLDERS = frozenset({Role.LABEL_HOLDER, Role.FEATURE_HOLDER})
+
+SCHEMA = ProtocolSchema(
+    name="group_sum",
+    messages=(
+        Declared(message=NonceCommitment, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
+        Declared(message=NonceReveal, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
+        Declared(message=GroupingCommitment, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
+        Declared(message=AskerSetup, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SETUP),
+        Declared(message=Hints, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_HINTS),
+        Declared(message=Request, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_REQUEST),
+        Declared(message=Answer, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_ANSWER, spends=True),
+    ),
+)
+"""All messages of this protocol; an answer spends equations of the answerer's ledger, a masked one spends none yet."""

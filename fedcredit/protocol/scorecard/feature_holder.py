@@ -1,0 +1,240 @@
+"""The scorecard, a feature holder's side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.group_sum import Grouping
+from fedcredit.crypto.masks import MaskKey, MaskRoster
+from fedcredit.crypto.totals import encrypt_partial, modulus_bits
+from fedcredit.errors import PeerError
+from fedcredit.kernels.woe import WOE_LIMIT_UNITS
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, Priced, price_each
+from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
+from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.protocol.scorecard.messages import (
+    EncryptedPartial,
+    FitStep,
+    Kept,
+    MaskedProducts,
+    MaskPublicKey,
+    OtherHolder,
+    PartialPoints,
+    ProductMasks,
+    Selection,
+    TotalsKey,
+)
+from fedcredit.protocol.scorecard.partial import partial_totals, perturb, total_bits
+from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, column_costs, pairs
+from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
+from fedcredit.wire.message import encode
+
+__all__ = ["HolderFeature", "HolderInputs", "hold_features"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HolderInputs:
+    """What a feature holder brings.
+
+    Args:
+        label_holder: Who asks.
+        features: Own features in the order of this run.
+        index: Common rows.
+        basis: Sizes signed by the label holder.
+        data_version: Name of the data in the ledger.
+        plan: The fit.
+        keep: Randomness and escrow.
+    """
+
+    label_holder: PartyId
+    features: Sequence[OwnFeature]
+    index: RowIndex
+    basis: Basis
+    data_version: str
+    plan: FitPlan
+    keep: KeptSecrets
+
+
+@dataclass(frozen=True)
+class HolderFeature:
+    """A feature of the finished scorecard as its owner keeps it.
+
+    Args:
+        own: Name, edges and codes.
+        group: int64 (prebins,), prebin to merged bin.
+        woe_units: int64 (bins,).
+        points: int64 (bins,).
+    """
+
+    own: OwnFeature
+    group: Ints
+    woe_units: Ints
+    points: Ints
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """A candidate: merged bins of each row, and WOE by bin."""
+
+    own: OwnFeature
+    group: Ints
+    woe: Ints
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        return self.group[self.own.codes].astype(np.int32)
+
+    @property
+    def column(self) -> Ints:
+        return self.woe[self.codes]
+
+
+async def hold_features(channel: Channel, session: Session, inputs: HolderInputs) -> list[HolderFeature]:
+    """Takes part in selection, fit and scoring with one holder's features.
+
+    Returns:
+        This holder's part of the model; empty if none of its features was chosen.
+
+    Raises:
+        DisclosureRefused: the ledger's cap does not allow what the selection would ask.
+        PeerError: a message does not fit what was agreed.
+    """
+    channel.stage("scorecard")
+    selection = await channel.receive(inputs.label_holder, Selection)
+    chosen = _chosen(selection, inputs)
+    if not chosen:
+        return []
+    names = [one.own.name for one in chosen]
+    others = sum(other.columns for other in selection.others)
+    costs = column_costs(inputs.plan, names, selection.own_columns, others)
+    channel.declare(inputs.label_holder, Declaration(data_version=inputs.data_version, basis=inputs.basis, costs=costs))
+    sums = await _answer_products(channel, session, inputs, selection, chosen)
+    kept = await channel.receive(inputs.label_holder, Kept)
+    by_code = {one.own.shape.code: one for one in chosen}
+    if len(set(kept.codes)) != len(kept.codes) or not set(kept.codes) <= by_code.keys():
+        raise PeerError("scorecard.kept", f"{inputs.label_holder}: keeps features that were not chosen, or one twice")
+    final = [by_code[code] for code in kept.codes]
+    points = await _Totals(channel, session, inputs, final).run(sums, price_each(names))
+    return [HolderFeature(one.own, one.group, one.woe, table) for one, table in zip(final, points, strict=True)]
+
+
+def _chosen(selection: Selection, inputs: HolderInputs) -> list[_Chosen]:
+    own = {feature.shape.code: feature for feature in inputs.features}
+    chosen = []
+    for choice in selection.choices:
+        feature = own.pop(choice.code, None)
+        group, woe = np.array(choice.group, np.int64), np.array(choice.woe, np.int64)
+        fits = feature is not None and len(group) == feature.shape.bins and set(choice.group) == set(range(len(woe)))
+        if feature is None or not fits:
+            raise PeerError("scorecard.choice", f"{inputs.label_holder}: chose an unknown feature, or bins it has not")
+        chosen.append(_Chosen(feature, group, woe))
+    return chosen
+
+
+async def _answer_products(
+    channel: Channel, session: Session, inputs: HolderInputs, selection: Selection, chosen: Sequence[_Chosen]
+) -> GroupSumAnswerer:
+    """Answers all products of columns; returns the conversation over merged bins, which goes on in the fit."""
+    rows, names = len(inputs.index.ids), [one.own.name for one in chosen]
+    codes = np.column_stack([one.codes for one in chosen])
+    grouping = Grouping(codes, tuple(len(one.woe) for one in chosen))
+    conversation = inputs.plan.bins(session, rows, selection.own_columns)
+    sums = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
+    if selection.own_columns:
+        await sums.answer(price_each(names))
+    columns = np.column_stack([one.column for one in chosen])
+    if len(chosen) > 1:
+        products = np.column_stack([columns[:, i] * columns[:, j] for i, j in pairs(len(chosen))]).astype(np.int32)
+        matrix = Grouping(np.zeros((rows, 0), np.int32), (), products, WOE_LIMIT_UNITS**2)
+        conversation = inputs.plan.products(session, rows)
+        answerer = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, matrix, inputs.keep)
+        await answerer.answer(Priced(tuple((name, len(chosen) - 1) for name in names)))
+    for other in selection.others:
+        await _cross(channel, session, inputs, other, chosen)
+    return sums
+
+
+async def _cross(
+    channel: Channel, session: Session, inputs: HolderInputs, other: OtherHolder, chosen: Sequence[_Chosen]
+) -> None:
+    """Products with another holder: the first by name asks, the other masks, only the label holder can add."""
+    rows, party = len(inputs.index.ids), PartyId(other.party)
+    columns = np.column_stack([one.column for one in chosen])
+    costs = tuple(Cost(CostKind.EQUATIONS, one.own.name, other.columns) for one in chosen)
+    if channel.party < party:
+        conversation = inputs.plan.cross(session, rows, channel.party, party, len(chosen))
+        asker = await GroupSumAsker.open(channel, conversation, {party: Expected((), other.columns)}, inputs.keep)
+        train = np.where(inputs.index.train[:, None], columns, 0)
+        masked = await asker.ask_masked([train[:, i] for i in range(len(chosen))], party, inputs.keep)
+        message: MaskedProducts | ProductMasks = MaskedProducts(other=party, masked=masked)
+    else:
+        conversation = inputs.plan.cross(session, rows, party, channel.party, other.columns)
+        matrix = Grouping(np.zeros((rows, 0), np.int32), (), columns.astype(np.int32), WOE_LIMIT_UNITS)
+        answerer = await GroupSumAnswerer.open(channel, conversation, party, matrix, inputs.keep)
+        message = ProductMasks(other=party, masks=await answerer.answer_masked())
+    await channel.send(inputs.label_holder, message, spend=Spend(_digest(message), costs))
+
+
+class _Totals:
+    """Rounds of masked, encrypted partial points."""
+
+    def __init__(self, channel: Channel, session: Session, inputs: HolderInputs, kept: Sequence[_Chosen]) -> None:
+        self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
+        self._mask = MaskKey(inputs.keep.entropy)
+        self._number = 0
+
+    async def run(self, sums: GroupSumAnswerer, priced: Priced) -> list[Ints]:
+        """Answers rounds until the scoring; returns the points of the model."""
+        key = await self._channel.receive(self._inputs.label_holder, TotalsKey)
+        peers = [PartyId(name) for name in key.holders if name != self._channel.party]
+        await self._channel.broadcast(peers, MaskPublicKey(key=self._mask.public_bytes()))
+        keys: dict[str, bytes] = {
+            party: one.key for party, one in (await self._channel.gather(peers, MaskPublicKey)).items()
+        }
+        keys[self._channel.party] = self._mask.public_bytes()
+        while (await self._channel.receive(self._inputs.label_holder, FitStep)).more:
+            await self._send(key, keys, self._inputs.index.train, "train")
+            await sums.answer(priced)
+        return await self._send(key, keys, self._inputs.index.test, "test")
+
+    async def _send(self, key: TotalsKey, keys: dict[str, bytes], rows: NDArray[np.bool_], part: str) -> list[Ints]:
+        tables = self._tables(await self._channel.receive(self._inputs.label_holder, PartialPoints), part)
+        plan = self._inputs.plan
+        total = partial_totals([one.codes[rows] for one in self._kept], tables, int(rows.sum()))
+        if part == "train":
+            total = perturb(total, plan, self._inputs.keep.replayable)
+        masks = None
+        if len(keys) > 1:
+            roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys)
+            masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
+        body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
+        message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
+        bits = total_bits(tables, plan.step_units if part == "train" else 1)
+        cost = Cost(CostKind.ROW_BITS, "", bits)
+        await self._channel.send(COORDINATOR, message, spend=Spend(_digest(message), (cost,)))
+        self._number += 1
+        return tables
+
+    def _tables(self, points: PartialPoints, part: str) -> list[Ints]:
+        tables = [np.array(table, np.int64) for table in points.tables]
+        shapes = [len(table) for table in tables] == [len(one.woe) for one in self._kept]
+        if points.round != self._number or points.rows != part or not shapes:
+            raise PeerError(
+                "scorecard.points", f"{self._inputs.label_holder}: points of another round, or not one for each bin"
+            )
+        return tables
+
+
+def _digest(message: MaskedProducts | ProductMasks | EncryptedPartial) -> str:
+    return hashlib.sha256(encode(message)).hexdigest()

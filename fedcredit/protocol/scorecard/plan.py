@@ -1,0 +1,109 @@
+"""What a scorecard run asks for and what it costs: both sides derive it from the spec and the selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from fedcredit.crypto.packing import Field
+from fedcredit.kernels.woe import WOE_LIMIT_UNITS
+from fedcredit.protocol.group_sum.session import Conversation, Session
+from fedcredit.spec.model import ScorecardSection
+from fedcredit.types import PartyId
+from fedcredit.wire.disclosure import Cost, CostKind
+
+__all__ = [
+    "BITS_PER_TOTAL",
+    "FIT_UNIT",
+    "RESIDUAL_UNIT",
+    "TOTAL_BOUND",
+    "WEIGHT_UNIT",
+    "FitPlan",
+    "column_costs",
+    "pairs",
+    "plan_fit",
+]
+
+RESIDUAL_UNIT = 1 << 14
+"""Residuals are rounded to 2^-14: a coefficient moves by less than 1e-5 of its value at 20,000 rows."""
+
+WEIGHT_UNIT = 1 << 10
+"""Weights p(1-p) are rounded to 2^-10; they enter the step's matrix, never the gradient."""
+
+FIT_UNIT = 1 << 20
+"""Under ``mle`` totals are integers in units of 2^-20 logits before noise and rounding."""
+
+TOTAL_BOUND = 1 << 30
+"""Largest absolute total of a row: 1,000 logits under ``mle``, 15 million points otherwise."""
+
+BITS_PER_TOTAL = 12.0
+"""Bits a total in integer points discloses at most; a holder refuses tables that would disclose more."""
+
+_MLE_TOTALS = 6
+_STEP_FIELDS = (Field(RESIDUAL_UNIT), Field(WEIGHT_UNIT // 4))
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """How a fit spends.
+
+    Args:
+        rounds: Totals per training row, each followed by one batch of (residual, weight) sums.
+        bits_per_total: Bits one total may disclose about a row.
+        unit: Totals are integers; this many make one logit. 0: points, so ``pdo / ln 2`` make one.
+        noise_units: Standard deviation of a holder's noise on each total, in units; 0 = none.
+        step_units: A holder rounds its partial to multiples of this, at random; 1 = not at all.
+    """
+
+    rounds: int
+    bits_per_total: float
+    unit: int
+    noise_units: float
+    step_units: int
+
+    def bins(self, session: Session, rows: int, own_columns: int) -> Conversation:
+        """Sums by merged bin: the label holder's own columns, then a batch a round."""
+        own = ((Field(WOE_LIMIT_UNITS),) * own_columns,) if own_columns else ()
+        batches = own + (_STEP_FIELDS,) * self.rounds
+        return Conversation(session, "scorecard/bins", batches, rows)
+
+    @staticmethod
+    def products(session: Session, rows: int) -> Conversation:
+        """Sums of products of two columns of one holder."""
+        return Conversation(session, "scorecard/products", ((Field(1),),), rows, WOE_LIMIT_UNITS**2)
+
+    @staticmethod
+    def cross(session: Session, rows: int, asker: PartyId, answerer: PartyId, columns: int) -> Conversation:
+        """Sums of products of one holder's columns with another's."""
+        purpose = f"scorecard/products/{asker}/{answerer}"
+        return Conversation(session, purpose, ((Field(WOE_LIMIT_UNITS),) * columns,), rows, WOE_LIMIT_UNITS)
+
+
+def plan_fit(rules: ScorecardSection) -> FitPlan:
+    """The plan of section ``[scorecard]``."""
+    if rules.fit == "mle":
+        step = max(1, round(rules.mle_step * FIT_UNIT))
+        bits = 40.0 if step == 1 else BITS_PER_TOTAL
+        return FitPlan(_MLE_TOTALS, bits, FIT_UNIT, rules.mle_noise * FIT_UNIT, step)
+    return FitPlan(rules.max_totals if rules.fit == "one-step" else 0, BITS_PER_TOTAL, 0, 0.0, 1)
+
+
+def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: int) -> tuple[Cost, ...]:
+    """What a holder of the columns ``names`` discloses in a whole fit and its scoring.
+
+    Args:
+        plan: The fit.
+        names: Ledger names of the holder's candidates.
+        own_columns: Candidates of the label holder.
+        others: Candidates of all other feature holders.
+    """
+    equations = own_columns + len(names) - 1 + others + len(_STEP_FIELDS) * plan.rounds
+    costs = [Cost(CostKind.EQUATIONS, name, equations) for name in names]
+    bits = plan.rounds * plan.bits_per_total + BITS_PER_TOTAL
+    return (*costs, Cost(CostKind.ROW_BITS, "", bits))
+
+
+def pairs(columns: int) -> list[tuple[int, int]]:
+    """All pairs of different columns, in the order of their products."""
+    return list(combinations(range(columns), 2))
