@@ -154,12 +154,23 @@ def test_special_bins_stand_alone_or_join_the_nearest() -> None:
 
 
 def test_a_thin_special_bin_does_not_break_the_order() -> None:
-    goods = [800, 800, 790, 0]
-    bads = [200, 200, 210, 12]
-    # Nearest in WOE after smoothing is the last bin or a neighbour, but only the last may take so bad a bin.
-    merged = merge_bins(goods, bads, 3, BinningRules(3, 0.05, 20, 20, 0.5, "increasing"))
-    assert np.all(np.diff(merged.bad_rate[: int(merged.group[:3].max()) + 1]) >= 0)
-    assert merged.goods.sum() == 2390
+    goods, bads = [14, 14, 7, 15, 27, 1], [11, 18, 3, 27, 15, 29]
+    free = merge_bins(goods, bads, 5, BinningRules(8, 0.0, 5, 5))
+    assert free.bins > 3
+    merged = merge_bins(goods, bads, 5, BinningRules(8, 0.0, 5, 5, 0.5, "increasing"))
+    # The sixth is the worst of all: only the last bin can take it without passing a neighbour.
+    assert merged.group.tolist() == [0, 1, 1, 2, 2, 2]
+    assert np.all(np.diff(merged.bad_rate) >= 0)
+    nearest = merge_bins([16, 22, 7], [16, 22, 1], 2, BinningRules(8, 0.0, 5, 5, 0.5, "increasing"))
+    # Both ordered bins are equally near; taking a safe one in, the second would fall below the first.
+    assert nearest.group.tolist() == [0, 1, 0]
+
+
+def test_where_a_thin_special_bin_fits_nowhere_ordered_bins_are_given_up() -> None:
+    rules = BinningRules(2, 0.0, 100, 10, 200.0, "increasing")
+    assert merge_bins([100, 101], [10, 11], 2, rules).bins == 2
+    # Raw rate above both bins, smoothed rate below both: either bin would pass the other by one of the two.
+    assert merge_bins([100, 101, 40], [10, 11, 20], 2, rules).group.tolist() == [0, 0, 0]
 
 
 def test_no_admissible_partition_makes_one_bin() -> None:
