@@ -1,0 +1,99 @@
+"""The command line: parse, call, print; nothing else."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import click
+import typer
+
+import fedcredit
+from fedcredit.cli import data, spec
+from fedcredit.cli.console import write_error, write_text
+from fedcredit.errors import FedCreditError
+
+__all__ = ["app", "main"]
+
+# One line per module of commands; each has `register(app)`. The order is that of --help.
+COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
+    spec.register,
+    data.register,
+)
+
+_EXIT_USAGE = 2
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+_EPILOG = """Examples:
+
+fedcredit data list
+
+fedcredit spec check configs/simulations/demo.toml --data
+
+fedcredit spec show configs/simulations/demo.toml --set scorecard.fit=moments
+
+Exit codes: 0 done; 2 a configuration, records or a command line that are wrong; 3 a protocol, policy or peer that
+failed; 130 interrupted. Errors are one line on standard error."""
+
+app = typer.Typer(
+    name="fedcredit",
+    help="Institutions train and use one credit-risk model together without showing a record.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    suggest_commands=False,  # click suggests by itself
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 -- the signature of a typer callback
+    if wanted:
+        write_text(f"fedcredit {fedcredit.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: FBT002 -- typer reads the default of a flag
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Institutions train and use one credit-risk model together without showing a record."""
+
+
+for _register in COMMANDS:
+    _register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: Command line without the program's name; None = that of the process.
+
+    Returns:
+        The exit code: 0 done, 2 wrong input, 3 failed run, 130 interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(given, prog_name="fedcredit", standalone_mode=False)
+    except FedCreditError as error:
+        write_error(str(error))
+        return error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show(sys.stderr)
+        return _EXIT_USAGE
+    except click.ClickException as error:
+        write_error(f"{error.format_message()} (see fedcredit --help)")
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        write_error("interrupted")
+        return _EXIT_INTERRUPTED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        write_error(f"no space left on the device{f': {error.filename}' if error.filename else ''}; free some")
+        return _EXIT_USAGE
+    return code if isinstance(code, int) else 0
