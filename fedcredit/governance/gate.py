@@ -139,7 +139,7 @@ class Gate:
             _check_stage_name(stage)
             protocol = self._check_out(to, kind, len(body), spend)
             if spend is not None:
-                body = self._house.ledger.spend(self._context.run, to, spend, body)
+                body = self._house.ledger.spend(self._context.run, spend.learner or to, spend, body)
             route = Route(self._context.run, protocol, stage, self._house.party, to, self._sent[to])
             data = seal(self._house.key, route, kind, body)
         except FedCreditError as error:

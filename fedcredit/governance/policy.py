@@ -158,7 +158,13 @@ def load_policy(path: Path | None) -> Policy:
         raise SpecError("policy.invalid", f"{path.name}: {_first(error)}") from None
 
 
-def simulation_policy(counterparties: Collection[PartyId], protocols: Collection[str]) -> Policy:
+def simulation_policy(
+    counterparties: Collection[PartyId],
+    protocols: Collection[str],
+    *,
+    caps: CapSection | None = None,
+    enforce: bool = True,
+) -> Policy:
     """A policy for simulations: any spec, no limit of size worth naming, default caps enforced."""
     return Policy(
         mode="simulation",
@@ -170,6 +176,8 @@ def simulation_policy(counterparties: Collection[PartyId], protocols: Collection
         max_message_bytes=2**40,
         max_run_bytes=2**50,
         max_run_messages=2**40,
+        caps=caps or CapSection(),
+        enforce=enforce,
     )
 
 

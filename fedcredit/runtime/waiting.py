@@ -1,0 +1,47 @@
+"""Inboxes, and waits that end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from fedcredit.runtime.metering import Meter
+from fedcredit.types import PartyId
+
+__all__ = ["Deadline", "Post"]
+
+
+class Post:
+    """One party's inbox: a queue for each sender, notices of failures, who has ended, and whom it waits for."""
+
+    def __init__(self) -> None:
+        self.queues: dict[PartyId, deque[tuple[bytes, float]]] = {}
+        self.notices: deque[tuple[PartyId, bytes]] = deque()
+        self.ended: dict[PartyId, str] = {}
+        self.waits_for: PartyId | None = None
+        self.changed = asyncio.Event()
+
+
+class Deadline:
+    """A bounded wait; time in which roles of this process compute does not count.
+
+    Args:
+        seconds: Longest idle wait.
+        busy: Meter of all roles of the process.
+    """
+
+    def __init__(self, seconds: float, busy: Meter) -> None:
+        self.seconds = seconds
+        self._busy = busy
+        self._start = busy.idle()
+
+    async def wait(self, event: asyncio.Event) -> bool:
+        """Waits for an event; False when the time-out has passed, True when it is worth looking again."""
+        left = self.seconds - (self._busy.idle() - self._start)
+        if left <= 0:
+            return False
+        try:
+            await asyncio.wait_for(event.wait(), left)
+        except TimeoutError:
+            return True  # computing roles may have held up the loop: the idle clock decides
+        return True
