@@ -262,14 +262,15 @@ def statistical_leak_log2(parameters: GroupSumParameters, answers: int, squared_
     ``E|z| / flood_width <= sd / flood_width``, and distances add up over adaptively chosen vectors (chain rule). It
     holds for an asker that follows the protocol; one that crafts its errors is bounded by sum_bits, not by this.
 
-    For bfv-8192 the part of the noise that depends on the answerer shows only where it tips a rounding of the switch:
-    at most ``N * sd / 2^59`` for each answer.
+    For bfv-8192 the part z of the noise that depends on the answerer shows only where it tips the rounding of the
+    switch by 1, with a probability of at most ``|z| / 2^59``, and then only through a flood of width at least
+    ``2^(58 - T)``.
 
     Args:
         parameters: Of the run.
-        answers: Numbers answered in the whole run: outputs times vectors; for bfv-8192 ciphertexts answered.
+        answers: Numbers answered in the whole run: outputs times vectors.
         squared_weight_norm: Largest sum of squared weights of an output column (rows of the largest bin, for a
-            grouping); for bfv-8192 of the outputs that share a ciphertext.
+            grouping); for bfv-8192 of the eight outputs that share a ciphertext together.
 
     Returns:
         log2 of the distance; minus infinity where no answer was given, 0 (everything) for unsafe-plaintext.
@@ -283,7 +284,8 @@ def statistical_leak_log2(parameters: GroupSumParameters, answers: int, squared_
     variance = CBD_ETA / 2
     spread = variance * squared_weight_norm
     if parameters.profile == BFV_8192:
-        return math.log2(answers) + math.log2(parameters.degree) + math.log2(spread) / 2 - (_SWITCH_LOG2 - 1)
+        shown = 2 * _SWITCH_LOG2 - 3 - parameters.sum_bits
+        return math.log2(answers) + math.log2(spread) / 2 - shown
     spread += 2 * parameters.degree * variance * variance
     return math.log2(answers) + math.log2(spread) / 2 - math.log2(parameters.flood_width)
 

@@ -1,0 +1,104 @@
+"""Which code carries a profile: the one place that chooses a back end.
+
+A back end is imported when its profile is asked for, so that the library behind bfv-8192 is loaded by runs that use it
+and by no others. There is no fallback: a profile that cannot be carried is an error.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.group_sum import Answerer, Asker, Grouping
+from fedcredit.crypto.prg import Entropy
+from fedcredit.crypto.profiles import BFV_8192, RLWE_8192, UNSAFE_PLAINTEXT, GroupSumParameters
+from fedcredit.errors import BoundError, PeerError
+
+__all__ = ["make_answerer", "make_asker", "unmask"]
+
+
+def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entropy) -> Asker:
+    """The secret side of the group sum.
+
+    Args:
+        parameters: From `profiles.derive`.
+        reference: 32-byte seed from `reference.reference_seed`; unused where the back end has no reference string.
+        entropy: Source of long-lived keys; vectors take their randomness from their own seeds.
+
+    Raises:
+        BoundError: an unknown profile.
+    """
+    del entropy  # no back end of today draws an asker's long-lived key from it: 1a has none, 1b takes the library's
+    if parameters.profile == RLWE_8192:
+        from fedcredit.crypto.hinted import HintedAsker  # noqa: PLC0415 - loaded when its profile is used
+
+        return HintedAsker(parameters, reference)
+    if parameters.profile == BFV_8192:
+        from fedcredit.crypto.bfv_sum import BfvAsker  # noqa: PLC0415 - loaded when its profile is used
+
+        return BfvAsker(parameters)
+    if parameters.profile == UNSAFE_PLAINTEXT:
+        from fedcredit.crypto.unsafe_plaintext import UnsafePlaintextAsker  # noqa: PLC0415 - loaded when used
+
+        return UnsafePlaintextAsker(parameters)
+    raise _unknown(parameters)
+
+
+def make_answerer(
+    parameters: GroupSumParameters, reference: bytes, setup: bytes, grouping: Grouping, entropy: Entropy
+) -> Answerer:
+    """The public side of the group sum.
+
+    Args:
+        parameters: From `profiles.derive`, the same as the asker's.
+        reference: 32-byte seed from `reference.reference_seed`, derived here and not received.
+        setup: What the asker's `setup` gave.
+        grouping: Rows to outputs.
+        entropy: Source of blinding, flood and masks.
+
+    Raises:
+        BoundError: an unknown profile, or a grouping that does not fit the parameters.
+        PeerError: setup bytes where there should be none, or malformed ones.
+    """
+    if parameters.profile == BFV_8192:
+        from fedcredit.crypto.bfv_sum import BfvAnswerer  # noqa: PLC0415 - loaded when its profile is used
+
+        return BfvAnswerer(parameters, setup, grouping, entropy)
+    if setup:
+        raise PeerError("group-sum.setup", f"setup: {len(setup)} bytes found, none are right for {parameters.profile}")
+    if parameters.profile == RLWE_8192:
+        from fedcredit.crypto.hinted import HintedAnswerer  # noqa: PLC0415 - loaded when its profile is used
+
+        return HintedAnswerer(parameters, reference, grouping, entropy)
+    if parameters.profile == UNSAFE_PLAINTEXT:
+        from fedcredit.crypto.unsafe_plaintext import UnsafePlaintextAnswerer  # noqa: PLC0415 - loaded when used
+
+        return UnsafePlaintextAnswerer(parameters, grouping, entropy)
+    raise _unknown(parameters)
+
+
+def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:
+    """Sums of a masked answer, from what its asker opened and the mask its answerer kept; int64 (outputs,).
+
+    Raises:
+        PeerError: malformed, of different answers, or a sum outside the proven range.
+        BoundError: an unknown profile.
+    """
+    if parameters.profile == RLWE_8192:
+        from fedcredit.crypto.hinted import unmask as hinted_unmask  # noqa: PLC0415 - loaded when its profile is used
+
+        return hinted_unmask(parameters, masked, mask)
+    if parameters.profile == BFV_8192:
+        from fedcredit.crypto.bfv_sum import unmask as bfv_unmask  # noqa: PLC0415 - loaded when its profile is used
+
+        return bfv_unmask(parameters, masked, mask)
+    if parameters.profile == UNSAFE_PLAINTEXT:
+        from fedcredit.crypto.unsafe_plaintext import unsafe_plaintext_unmask  # noqa: PLC0415 - loaded when used
+
+        return unsafe_plaintext_unmask(parameters, masked, mask)
+    raise _unknown(parameters)
+
+
+def _unknown(parameters: GroupSumParameters) -> BoundError:
+    known = f"{RLWE_8192}, {BFV_8192}, {UNSAFE_PLAINTEXT}"
+    return BoundError("profile.name", f"no back end carries the profile {parameters.profile!r}; there are {known}")
