@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import click
 import typer
 
 import fedcredit
@@ -26,6 +26,10 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+# Every fault of a command line, such as a missing argument. Newer releases of typer bring their own copy of click, so
+# the class is found as the ancestor of one that typer exports (BadParameter, UsageError, ClickException).
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
 _EPILOG = """Examples:
 
 fedcredit data list
@@ -43,7 +47,6 @@ app = typer.Typer(
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
-    suggest_commands=False,  # click suggests by itself
     pretty_exceptions_enable=False,
 )
 
@@ -82,13 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FedCreditError as error:
         write_error(str(error))
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show(sys.stderr)
+    except _CommandLineError as error:
+        message = getattr(error, "format_message", str)()
+        if message:  # none where a group was called without a command: its help has been shown
+            # click and typer may both suggest the same command
+            message = re.sub(r"(Did you mean [^?]*\?) \1", r"\1", " ".join(message.split()))
+            write_error(f"{message} (see fedcredit --help)")
         return _EXIT_USAGE
-    except click.ClickException as error:
-        write_error(f"{error.format_message()} (see fedcredit --help)")
-        return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         write_error("interrupted")
         return _EXIT_INTERRUPTED
     except OSError as error:
