@@ -156,6 +156,7 @@ class Gate:
         if spend is not None:
             entry["spend"] = [[c.kind, c.feature, c.amount] for c in spend.costs]
             entry["request"] = spend.request
+            entry["learner"] = spend.learner or to
         self._house.audit.append("sent", entry)
         self._sent[to] += 1
         self._kinds[kind] += 1
@@ -176,10 +177,18 @@ class Gate:
             raise PolicyDenied("gate.spend", f"message {kind} states a cost but is not declared to disclose")
         policy.check_run(self._context.spec_digest, house.clock())
         policy.check_recipient(to)
+        if spend is not None and spend.learner is not None:
+            self._check_learner(spend.learner)
         if kind != kind_of(ErrorNotice):  # a house must be able to say that its own limits stopped it
             policy.check_kind(protocol.name, kind)
             self._check_counters(kind, size + OVERHEAD)
         return protocol.name
+
+    def _check_learner(self, learner: PartyId) -> None:
+        """A cost may be booked to another party of the run than the relay it goes through, never to nobody."""
+        if learner == self._house.party or learner not in self._context.roster:
+            raise PolicyDenied("gate.learner", f"{learner} is no other party of this run's roster")
+        self._house.policy.check_recipient(learner)
 
     def _check_counters(self, kind: str, size: int) -> None:
         """Sizes and counts of the policy; sizes with the most an envelope adds."""

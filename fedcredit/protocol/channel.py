@@ -28,6 +28,8 @@ class Channel(Protocol):
     async def send(self, to: PartyId, message: Message, *, spend: Spend | None = None) -> None:
         """Sends one message; a message declared with ``spends`` needs its cost, others must have none.
 
+        The cost is booked to the recipient, or to ``spend.learner`` where the recipient only relays.
+
         Raises:
             PolicyDenied: the gate refuses.
             DisclosureRefused: the ledger's cap or the run's declaration would be passed.
@@ -72,9 +74,9 @@ class Channel(Protocol):
         ...
 
     def headroom(
-        self, counterparty: PartyId, data_version: str, basis: Basis, kind: CostKind, features: Sequence[str]
+        self, counterparty: PartyId, data_version: str, basis: Basis, accounts: Sequence[tuple[CostKind, str]]
     ) -> tuple[float, ...]:
-        """What the party's own ledger would still allow, for each feature ("" is the whole party).
+        """What the party's own ledger would still allow, for each (kind, feature); feature "" is the whole party.
 
         What this run has declared but not spent yet is already taken off; infinite where caps are not enforced.
         """

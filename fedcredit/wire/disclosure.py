@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fedcredit.errors import BoundError
+from fedcredit.types import PartyId
 
 __all__ = ["Basis", "Cost", "CostKind", "Declaration", "Spend"]
 
@@ -63,10 +64,12 @@ class Spend:
     Args:
         request: SHA-256 in hexadecimal of what is being answered; the same request is never paid twice.
         costs: What the answer discloses.
+        learner: Who learns it, where that is not the recipient: a relay that cannot read what it passes on.
     """
 
     request: str
     costs: tuple[Cost, ...]
+    learner: PartyId | None = None
 
     def __post_init__(self) -> None:
         """Refuses a request that is not named by a digest.
