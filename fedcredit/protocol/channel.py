@@ -74,9 +74,9 @@ class Channel(Protocol):
         ...
 
     def headroom(
-        self, counterparty: PartyId, data_version: str, basis: Basis, accounts: Sequence[tuple[CostKind, str]]
+        self, counterparty: PartyId, data_version: str, basis: Basis, kind: CostKind, features: Sequence[str]
     ) -> tuple[float, ...]:
-        """What the party's own ledger would still allow, for each (kind, feature); feature "" is the whole party.
+        """What the party's own ledger would still allow, for each feature ("" is the whole party).
 
         What this run has declared but not spent yet is already taken off; infinite where caps are not enforced.
         """

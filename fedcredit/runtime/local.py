@@ -353,11 +353,11 @@ class LocalChannel:
         self._network.declare(self._party, counterparty, declaration)
 
     def headroom(
-        self, counterparty: PartyId, data_version: str, basis: Basis, accounts: Sequence[tuple[CostKind, str]]
+        self, counterparty: PartyId, data_version: str, basis: Basis, kind: CostKind, features: Sequence[str]
     ) -> tuple[float, ...]:
         """See `Channel.headroom`."""
         ledger, run = self._network.ledger(self._party), self._network.settings.run
-        return ledger.headroom(run, counterparty, data_version, basis, accounts)
+        return ledger.headroom(run, counterparty, data_version, basis, [(kind, name) for name in features])
 
     def stage(self, name: str) -> None:
         """See `Channel.stage`."""
