@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -30,19 +31,32 @@ from numpy.typing import NDArray
 from fedcredit.crypto.bfv import PublicContext, SecretContext
 from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, ShardTask, answer_size, output_places
 from fedcredit.crypto.bfv_worker import ShardProcess
+from fedcredit.crypto.group_checks import check_grouping, check_noise, check_seed, check_values
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.crypto.prg import SEED_BYTES, Entropy
+from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.profiles import BFV_8192, GroupSumParameters
 from fedcredit.crypto.seal_format import DEGREE, PRIMES, packed_size, unpack60
 from fedcredit.errors import BoundError, FedCreditError, PeerError, TransportError
 
-__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "unmask"]
+__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "Resources", "unmask"]
 
 _REQUEST, _ANSWER, _MASKED = b"req", b"ans", b"mans"
 _TAG_BYTES = 16
-_MEMORY_BYTES = 2 << 30
 _SHARE_PRODUCTS = 512  # fewer products than this (0.1 s) do not repay a further process
 _MAX_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What an answerer may use.
+
+    Args:
+        workers: Processes that share the work, the answerer's own included; None chooses by size and processors.
+        memory_bytes: Transformed polynomials are kept up to this size (131 kB each), the others made anew each time.
+    """
+
+    workers: int | None = None
+    memory_bytes: int = 2 << 30
 
 
 class BfvAsker:
@@ -59,6 +73,7 @@ class BfvAsker:
         _check_profile(parameters)
         self._parameters = parameters
         self._context = SecretContext(parameters.sum_bits)
+        self._name = _conversation(parameters, self.setup())
         self._outputs: dict[str, int] = {}
         self._seeds: set[bytes] = set()
 
@@ -89,20 +104,13 @@ class BfvAsker:
         Raises:
             BoundError: a value exceeds the bound, a wrong shape, or the seed was used before.
         """
-        parameters = self._parameters
-        if values.shape != (parameters.rows,):
-            raise BoundError("bfv.shape", f"a vector of shape {values.shape}; ({parameters.rows},) expected")
-        if int(values.max()) > parameters.value_bound or int(values.min()) < -parameters.value_bound:
-            raise BoundError("bfv.value", f"a value exceeds the bound of {parameters.value_bound}")
-        spent = hashlib.sha256(seed).digest()
-        if len(seed) != SEED_BYTES or spent in self._seeds:
-            raise BoundError("bfv.seed", f"a seed of {len(seed)} bytes; {SEED_BYTES} that were never used are expected")
-        self._seeds.add(spent)
-        residues = values.astype(np.int64).astype(np.uint64) & np.uint64(self._context.plain_modulus - 1)
+        check_values(self._parameters, values)
+        check_seed(seed, self._seeds)
+        residues = values.astype(np.uint64) & np.uint64(self._context.plain_modulus - 1)
         blocks = [residues[at : at + BLOCK_ROWS] for at in range(0, len(residues), BLOCK_ROWS)]
         body = b"".join(self._context.encrypt_seeded(block) for block in blocks)
-        request = self._context.seal(_REQUEST, body)
-        return request, BfvPending(parameters, self._context, dict(self._outputs), request)
+        request = self._context.seal(_REQUEST, self._name + body)
+        return request, BfvPending(self._parameters, self._context, dict(self._outputs), request)
 
 
 class BfvPending:
@@ -115,7 +123,7 @@ class BfvPending:
         self._context = context
         self._outputs = outputs
         self._opened: set[str] = set()
-        self._tag = _tag(parameters, request)
+        self._tag = _tag(request)
 
     def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
         """Sums of one answerer, int64 (outputs,); once per answerer.
@@ -171,8 +179,7 @@ class BfvAnswerer:
         grouping: The fixed matrix.
         entropy: Source of the masks of `answer_masked` and of this process's blinding; worker processes use the
             operating system's.
-        workers: Processes that share the work, this one included; None chooses by size and processors.
-        memory_bytes: Transformed polynomials are kept up to this size (131 kB each), the others made anew each time.
+        resources: What the answerer may use; None for the defaults.
 
     Raises:
         BoundError: another profile, or a grouping that does not fit the parameters.
@@ -185,23 +192,18 @@ class BfvAnswerer:
         setup: bytes,
         grouping: Grouping,
         entropy: Entropy,
-        *,
-        workers: int | None = None,
-        memory_bytes: int = _MEMORY_BYTES,
+        resources: Resources | None = None,
     ) -> None:
         _check_profile(parameters)
-        grouping.check()
-        if grouping.rows != parameters.rows or grouping.weight_bound > parameters.weight_bound or not grouping.outputs:
-            raise BoundError(
-                "bfv.grouping",
-                f"a grouping of {grouping.rows} rows, {grouping.outputs} outputs and weights up to "
-                f"{grouping.weight_bound}; {parameters.rows} rows and weights up to {parameters.weight_bound} expected",
-            )
+        check_grouping(parameters, grouping)
+        self._name = _conversation(parameters, setup)
         self._parameters = parameters
         self._entropy = entropy
         self._outputs = grouping.outputs
-        shares = _shares(grouping, workers)
-        tasks = [_task(parameters, setup, grouping, share, memory_bytes // len(shares)) for share in shares]
+        allowed = resources or Resources()
+        shares = _shares(grouping, allowed.workers)
+        memory_bytes = allowed.memory_bytes // len(shares)
+        tasks = [_task(parameters, setup, grouping, share, memory_bytes) for share in shares]
         self._bounds = [(task.first, task.first + task.outputs) for task in tasks]
         self._others = [ShardProcess(task) for task in tasks[1:]]
         try:
@@ -214,25 +216,31 @@ class BfvAnswerer:
         """Empty: this back end has none."""
         return b""
 
-    def answer(self, request: bytes) -> bytes:
+    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
         """Encrypted sums for one request; a second answer to one request is a second release.
 
+        Args:
+            request: From `BfvAsker.encrypt`.
+            noise: int64 (outputs,) added to the sums, absolute values up to the parameters' sum slack; None for none.
+
         Raises:
-            PeerError: malformed request.
+            PeerError: malformed request, or one under another key.
+            BoundError: noise beyond the declared slack.
             TransportError: a worker process has ended.
         """
-        return self._answer(request, _ANSWER, np.zeros(self._outputs, dtype=np.uint64))
+        return self._answer(request, _ANSWER, np.zeros(self._outputs, dtype=np.uint64), noise)
 
-    def answer_masked(self, request: bytes) -> tuple[bytes, bytes]:
+    def answer_masked(self, request: bytes, noise: NDArray[np.int64] | None = None) -> tuple[bytes, bytes]:
         """An answer under a mask uniform modulo t, and the mask, uint64 little-endian (outputs,).
 
         Raises:
-            PeerError: malformed request.
+            PeerError: malformed request, or one under another key.
+            BoundError: noise beyond the declared slack.
             TransportError: a worker process has ended.
         """
         words = np.frombuffer(self._entropy.take(8 * self._outputs), dtype="<u8")
         mask = words & np.uint64((1 << self._parameters.sum_bits) - 1)
-        return self._answer(request, _MASKED, mask), mask.astype("<u8").tobytes()
+        return self._answer(request, _MASKED, mask, noise), mask.astype("<u8").tobytes()
 
     def close(self) -> None:
         """Ends the worker processes; they also end with this object and with this process."""
@@ -247,12 +255,16 @@ class BfvAnswerer:
     ) -> None:
         self.close()
 
-    def _answer(self, request: bytes, kind: bytes, masks: NDArray[np.uint64]) -> bytes:
+    def _answer(self, request: bytes, kind: bytes, masks: NDArray[np.uint64], noise: NDArray[np.int64] | None) -> bytes:
+        check_noise(self._parameters, noise, self._outputs)
         context = self._own.context
         blocks = -(-self._parameters.rows // BLOCK_ROWS)
-        body = context.open(_REQUEST, request, blocks * PublicContext.SEEDED_BYTES)
-        parts = self._parts(body, masks)
-        return context.seal(kind, _tag(self._parameters, request) + b"".join(parts))
+        body = context.open(_REQUEST, request, _TAG_BYTES + blocks * PublicContext.SEEDED_BYTES)
+        if body[:_TAG_BYTES] != self._name:
+            raise PeerError("bfv.conversation", "request: made with another key or for other sizes")
+        if noise is not None:
+            masks = (masks + noise.astype(np.uint64)) & np.uint64(context.plain_modulus - 1)
+        return context.seal(kind, _tag(request) + b"".join(self._parts(body[_TAG_BYTES:], masks)))
 
     def _parts(self, body: bytes, masks: NDArray[np.uint64]) -> list[bytes]:
         try:
@@ -308,8 +320,14 @@ def _centred(parameters: GroupSumParameters, values: NDArray[np.uint64]) -> NDAr
     return sums
 
 
-def _tag(parameters: GroupSumParameters, request: bytes) -> bytes:
-    return hashlib.blake2b(parameters.digest() + request, digest_size=_TAG_BYTES, person=b"fedcredit/answer").digest()
+def _conversation(parameters: GroupSumParameters, setup: bytes) -> bytes:
+    # Keys are fresh for each asker, so the public key names the conversation.
+    data = parameters.digest() + setup
+    return hashlib.blake2b(data, digest_size=_TAG_BYTES, person=b"fedcredit/sum").digest()
+
+
+def _tag(request: bytes) -> bytes:
+    return hashlib.blake2b(request, digest_size=_TAG_BYTES, person=b"fedcredit/answer").digest()
 
 
 def _runs(outputs: int) -> list[int]:
