@@ -19,6 +19,8 @@ from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration
 
 __all__ = ["AnswerInputs", "answer_bins"]
 
+_UNLIMITED = 1e9  # what is announced where no cap is enforced
+
 
 @dataclass(frozen=True)
 class AnswerInputs:
@@ -55,13 +57,16 @@ async def answer_bins(channel: Channel, session: Session, inputs: AnswerInputs) 
     codes = [feature.shape.code for feature in features]
     names = {feature.shape.code: feature.name for feature in features}
     costs = tuple(Cost(CostKind.EQUATIONS, names[code], BIN_FIELDS) for code in codes)
-    channel.declare(label_holder, Declaration(data_version=inputs.data_version, basis=basis, costs=costs))
+    rows = len(features[0].codes)
+    declaration = Declaration(data_version=inputs.data_version, basis=basis, costs=costs, purpose="bin", rows=rows)
+    channel.declare(label_holder, declaration)
     await channel.send(label_holder, FeatureShapes(features=[feature.shape for feature in features]))
     matrix = np.column_stack([feature.codes for feature in features])
     grouping = Grouping(matrix, tuple(feature.shape.bins for feature in features), min_rows=inputs.min_rows)
     conversation = bin_conversation(session, grouping.rows)
     answerer = await GroupSumAnswerer.open(channel, conversation, label_holder, grouping, inputs.keep)
     await answerer.answer(price_each([names[code] for code in codes]))
-    left = channel.remaining(label_holder, inputs.data_version, basis)
-    await channel.send(label_holder, Budgets(equations=[left.equations(names[code]) for code in codes]))
+    own = [names[code] for code in codes]
+    left = channel.headroom(label_holder, inputs.data_version, basis, CostKind.EQUATIONS, own)
+    await channel.send(label_holder, Budgets(equations=[min(room, _UNLIMITED) for room in left]))
     return basis

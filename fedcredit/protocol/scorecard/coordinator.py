@@ -27,6 +27,8 @@ async def add_totals(channel: Channel, label_holder: PartyId) -> None:
     while more:
         more = (await channel.receive(label_holder, FitStep)).more
         rows: Literal["train", "test"] = "train" if more else "test"
+        if not more:
+            channel.stage("score")
         partials = await channel.gather(holders, EncryptedPartial)
         for party, partial in partials.items():
             if partial.round != number or partial.rows != rows:

@@ -118,7 +118,16 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
     names = [one.own.name for one in chosen]
     others = sum(other.columns for other in selection.others)
     costs = column_costs(inputs.plan, names, selection.own_columns, others)
-    channel.declare(inputs.label_holder, Declaration(data_version=inputs.data_version, basis=inputs.basis, costs=costs))
+    channel.declare(
+        inputs.label_holder,
+        Declaration(
+            data_version=inputs.data_version,
+            basis=inputs.basis,
+            costs=costs,
+            purpose="scorecard",
+            rows=len(inputs.index.ids),
+        ),
+    )
     sums = await _answer_products(channel, session, inputs, selection, chosen)
     kept = await channel.receive(inputs.label_holder, Kept)
     by_code = {one.own.shape.code: one for one in chosen}
@@ -206,6 +215,7 @@ class _Totals:
         while (await self._channel.receive(self._inputs.label_holder, FitStep)).more:
             await self._send(key, keys, self._inputs.index.train, "train")
             await sums.answer(priced)
+        self._channel.stage("score")
         return await self._send(key, keys, self._inputs.index.test, "test")
 
     async def _send(self, key: TotalsKey, keys: dict[str, bytes], rows: NDArray[np.bool_], part: str) -> list[Ints]:
@@ -222,7 +232,9 @@ class _Totals:
         message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
         cost = Cost(CostKind.ROW_BITS, "", bits)
-        await self._channel.send(COORDINATOR, message, spend=Spend(_digest(message), (cost,)))
+        await self._channel.send(
+            COORDINATOR, message, spend=Spend(_digest(message), (cost,), self._inputs.label_holder)
+        )
         self._number += 1
         return tables
 

@@ -105,7 +105,11 @@ async def _announce(channel: Channel, inputs: LabelInputs) -> None:
         message = Selection(choices=choices, own_columns=own_columns, others=others)
         cost = Cost(CostKind.BINS_RETURNED, "", sum(f.merged.bins for f in features))
         declaration = Declaration(
-            data_version=inputs.data_version, basis=Basis(n_eff=train, n_bad=bads), costs=(cost,), rows=len(inputs.bad)
+            data_version=inputs.data_version,
+            basis=Basis(n_eff=train, n_bad=bads),
+            costs=(cost,),
+            purpose="scorecard",
+            rows=len(inputs.bad),
         )
         channel.declare(party, declaration)
         digest = hashlib.sha256(party.encode() + encode(message)).hexdigest()
@@ -245,6 +249,8 @@ class _EncryptedSums:
         if self._key is None:
             return total
         await self._channel.broadcast([*self._holders, COORDINATOR], FitStep(more=more))
+        if not more:
+            self._channel.stage("score")
         for party in self._holders:
             points = [by_place[place].tolist() for place in self._kept[party]]
             await self._channel.send(party, PartialPoints(round=self._number, rows=part, tables=points))

@@ -1,0 +1,157 @@
+"""A whole scorecard run, role by role: agree, align, bin, fit, score. Simulation and nodes run the same three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.data.table import HolderTable
+from fedcredit.errors import DataError, SpecError
+from fedcredit.kernels.selection import Budget, Dropped
+from fedcredit.protocol.align.messages import SCHEMA as ALIGN
+from fedcredit.protocol.align.feature_holder import align_plain as align_holder
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.align.label_holder import align_plain as align_leader
+from fedcredit.protocol.bin.messages import SCHEMA as BIN
+from fedcredit.protocol.bin.feature_holder import AnswerInputs, answer_bins
+from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
+from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
+from fedcredit.protocol.group_sum.session import KeptSecrets, agree
+from fedcredit.protocol.scorecard.candidates import Candidates, select_candidates
+from fedcredit.protocol.scorecard.coordinator import add_totals
+from fedcredit.protocol.scorecard.feature_holder import HolderFeature, HolderInputs, hold_features
+from fedcredit.protocol.scorecard.fit import FittedScorecard
+from fedcredit.protocol.scorecard.label_holder import LabelInputs, lead_scorecard
+from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.protocol.scorecard.plan import plan_fit
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import PartyId
+from fedcredit.wire.disclosure import Basis, CostKind
+
+__all__ = ["SCHEMAS", "Holding", "LabelResult", "coordinate", "hold", "lead"]
+
+SCHEMAS = (ALIGN, GROUP_SUM, BIN, SCORECARD)
+"""All messages of a scorecard run."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one party brings to a run.
+
+    Args:
+        spec: The run.
+        run_digest: Digest of the spec and the run's name; binds reference strings.
+        table: The party's own records.
+        keep: Randomness and escrow.
+    """
+
+    spec: RunSpec
+    run_digest: str
+    table: HolderTable
+    keep: KeptSecrets
+
+    def __post_init__(self) -> None:
+        """Refuses alignment modes that this version does not speak.
+
+        Raises:
+            SpecError: the mode is not ``plain``.
+        """
+        if self.spec.align.mode != "plain":
+            raise SpecError("spec.align-mode", f'align.mode: {self.spec.align.mode!r} is not available; use "plain"')
+
+    def prebinned(self, index: RowIndex) -> list[OwnFeature]:
+        """Own columns in bins, in an order drawn for this run; the label holder keeps the file's order."""
+        party = next(party for party in self.spec.party if party.name == self.table.party)
+        count = len(self.table.columns)
+        leads = party.name == self.spec.label_holder.name
+        order = list(range(count)) if leads else order_of_features(count, self.keep.replayable)
+        return prebin(self.table, index, party, self.spec.bin, order)
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """What the label holder has at the end.
+
+    Args:
+        index: Common rows.
+        own: Own features.
+        bad: bool (n,), labels in the common order.
+        binned: All features with counts.
+        candidates: Features tried, and those dropped before.
+        budgets: What the ledgers allowed.
+        fitted: The scorecard and the held-out scores.
+    """
+
+    index: RowIndex
+    own: tuple[OwnFeature, ...]
+    bad: NDArray[np.bool_]
+    binned: BinnedRun
+    candidates: Candidates
+    budgets: Mapping[PartyId, Budget]
+    fitted: FittedScorecard
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """All features left out, with reasons."""
+        return (*self.candidates.dropped, *self.fitted.dropped)
+
+
+async def lead(
+    channel: Channel, holding: Holding, held_out: Callable[[Sequence[str]], NDArray[np.bool_]]
+) -> LabelResult:
+    """The label holder's role.
+
+    Args:
+        channel: To everyone.
+        holding: What it brings.
+        held_out: Says which of some ids are test rows.
+
+    Raises:
+        DataError: the common rows do not carry a scorecard.
+        FedCreditError: a peer failed or the protocol was broken.
+    """
+    spec, keep = holding.spec, holding.keep
+    holders = [party.name for party in spec.feature_holders]
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+    index = await align_leader(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
+    if holding.table.label is None:
+        raise DataError("label.missing", f"{channel.party}: has no label")
+    bad = holding.table.label[index.rows] == 1
+    goods, bads = check_classes(bad, index, spec.bin)
+    own = holding.prebinned(index)
+    binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep))
+    plan = plan_fit(spec.scorecard)
+    basis = Basis(n_eff=goods + bads, n_bad=bads)
+    budgets = {}
+    for party in holders:
+        (bins,) = channel.headroom(party, holding.table.digest, basis, CostKind.BINS_RETURNED, [""])
+        budgets[party] = Budget(min(binned.equations[party].values()), bins)
+    candidates = select_candidates(
+        binned.features, own, index.train, {str(k): v for k, v in budgets.items()}, spec.scorecard, plan
+    )
+    inputs = LabelInputs(own, bad, index, candidates, holders, holding.table.digest, spec.scorecard, plan, keep)
+    fitted = await lead_scorecard(channel, session, inputs)
+    return LabelResult(index, tuple(own), bad, binned, candidates, budgets, fitted)
+
+
+async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[HolderFeature]]:
+    """A feature holder's role; returns the common rows and its own part of the model."""
+    spec, keep = holding.spec, holding.keep
+    leader = spec.label_holder.name
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+    index = await align_holder(channel, leader, holding.table.ids.to_list())
+    own = holding.prebinned(index)
+    answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
+    basis = await answer_bins(channel, session, answers)
+    inputs = HolderInputs(leader, own, index, basis, holding.table.digest, plan_fit(spec.scorecard), keep)
+    return index, await hold_features(channel, session, inputs)
+
+
+async def coordinate(channel: Channel, spec: RunSpec) -> None:
+    """The coordinator's role."""
+    await add_totals(channel, spec.label_holder.name)
