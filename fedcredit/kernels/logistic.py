@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 
 _SINGULAR: Final = 1e-12  # least eigenvalue of the scaled information that double precision still tells from 0
 _SETTLED: Final = 1e-3  # a last step that still moves a logit by more than this is running off to infinity
+_ARRIVED: Final = 1e-10  # Newton decrement at which a maximum, if there is one, is 1e-5 standard errors away
 _HALVINGS: Final = 30
 
 
@@ -159,7 +160,7 @@ def fit_logistic(
     share = float(problem.weights @ problem.y) / float(problem.weights.sum())
     beta[0] = special.logit(share)
     objective = problem.objective(beta)
-    converged, settled, steps = False, False, 0
+    converged, arrived, steps = False, False, 0
     while not converged and steps < max_iterations:
         gradient, information = problem.gradient_and_information(beta)
         inverse = _inverse(information)
@@ -171,14 +172,15 @@ def fit_logistic(
         if inverse is None:
             raise _separated()
         step = inverse @ gradient
-        was_settled, settled = settled, float(gradient @ step) <= tolerance
+        decrement = float(gradient @ step)
         # Only rows that count may say how far the step moves: others can have any features.
         still = float(np.abs((problem.design @ step)[problem.weights > 0]).max()) <= _SETTLED
-        if was_settled and not still:
-            # Near a maximum a settled step squares the distance; only a likelihood without one keeps the logits moving.
+        if arrived and not still:
+            # So near a maximum a step squares the distance; only a likelihood without one keeps the logits moving.
             raise _separated()
+        arrived = decrement <= _ARRIVED
         beta, objective = _climb(problem, beta, step, objective)
-        converged = settled and still
+        converged = decrement <= tolerance and still
         steps += 1
     covariance = _inverse(problem.gradient_and_information(beta)[1])
     if covariance is None:

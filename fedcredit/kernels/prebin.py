@@ -199,8 +199,6 @@ def _cut_points(values: Floats, rules: PrebinRules) -> tuple[float, ...]:
                 break
         cuts.append(float(distinct[place]))
         done = int(upto[place])
-        if total - done < 2 * rules.min_rows:
-            break
     return tuple(cuts)
 
 

@@ -96,6 +96,7 @@ def test_a_weaker_twin_is_dropped_against_the_strongest_better_one() -> None:
     assert chosen.dropped == (Dropped(2, "correlation", 1, 0.95, 0.9),)
     assert select(matrix, [2, 1, 0], 0.9, math.inf).kept == (2,)
     assert select(matrix, [0, 1, 2], 1.0, math.inf).dropped == ()
+    assert select(matrix, [1, 0, 2], 0.95, math.inf).dropped == ()  # the limit itself is allowed
 
 
 def test_the_worst_factor_goes_first_and_the_later_of_equals() -> None:

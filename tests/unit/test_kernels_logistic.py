@@ -107,17 +107,33 @@ def test_a_bin_of_one_class_is_separation() -> None:
 
 def test_an_outlier_is_not_taken_for_separation() -> None:
     X, y = sample(7, 2000, 1)
-    X[0], y[0] = 1e5, float(X[1:, 0] @ (y[1:] - y[1:].mean()) > 0)
+    X[0], y[0] = 1e8, float(X[1:, 0] @ (y[1:] - y[1:].mean()) > 0)
     assert fit_logistic(X, y).converged
 
 
-def test_step_halving_survives_a_bad_scale() -> None:
-    rng = np.random.default_rng(8)
-    X = np.exp(3 * rng.normal(size=(3000, 2)))
-    y = (rng.random(3000) < special.expit(-4 + 0.2 * np.minimum(X[:, 0], 60))).astype(np.float64)
-    fit = fit_logistic(X, y)
+def test_steps_that_overshoot_are_halved() -> None:
+    # From the overall share, the first full Newton step overshoots and the next ones run away.
+    X, y, weights = [[0.0], [0.0], [3.0], [3.0]], [0, 1, 0, 1], [731, 13, 2, 82]
+    fit = fit_logistic(X, y, weights=weights)
     assert fit.converged
-    assert np.abs(X.T @ (y - special.expit(fit.logit(X)))).max() < 1e-4
+    assert fit.intercept == pytest.approx(np.log(13 / 731), abs=1e-9)
+    assert fit.coefficients[0] == pytest.approx((np.log(82 / 2) - np.log(13 / 731)) / 3, abs=1e-9)
+
+
+def test_a_loose_tolerance_is_not_taken_for_separation() -> None:
+    X, y = sample(11)
+    loose, tight = fit_logistic(X, y, tolerance=10.0), fit_logistic(X, y)
+    assert loose.converged
+    np.testing.assert_allclose(loose.coefficients, tight.coefficients, atol=1e-5)
+
+
+def test_rows_without_weight_have_no_say() -> None:
+    X, y = sample(12)
+    weights = np.ones(y.size)
+    X[0], weights[0] = 1e15, 0.0
+    fit = fit_logistic(X, y, weights=weights)
+    assert fit.converged
+    np.testing.assert_allclose(fit.coefficients, fit_logistic(X[1:], y[1:]).coefficients, atol=1e-10)
 
 
 def test_dependent_features_end_in_a_named_error_and_ridge_helps() -> None:

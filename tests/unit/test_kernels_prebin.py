@@ -50,6 +50,13 @@ def test_a_value_with_many_rows_gets_one_bin_and_the_rest_share_what_is_left() -
     assert sizes(prebins, column) == [60, 10, 10, 10, 10]
 
 
+def test_the_cut_is_the_nearest_to_an_equal_share() -> None:
+    column = numbers([1.0] * 9 + [2.0] * 8 + [3.0] * 13)
+    prebins = fit(column, PrebinRules(max_prebins=3, min_rows=5))
+    assert sizes(prebins, column) == [9, 8, 13]
+    assert fit(column, PrebinRules(max_prebins=2, min_rows=5)).edges == (2.0,)
+
+
 def test_thin_tail_is_not_left_over() -> None:
     column = numbers([1.0] * 10 + [2.0] * 10 + [3.0])
     prebins = fit(column, PrebinRules(max_prebins=10, min_rows=2))

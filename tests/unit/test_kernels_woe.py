@@ -171,6 +171,10 @@ def test_where_a_thin_special_bin_fits_nowhere_ordered_bins_are_given_up() -> No
     assert merge_bins([100, 101], [10, 11], 2, rules).bins == 2
     # Raw rate above both bins, smoothed rate below both: either bin would pass the other by one of the two.
     assert merge_bins([100, 101, 40], [10, 11, 20], 2, rules).group.tolist() == [0, 0, 0]
+    # With three bins it fits nowhere either; with two, the second has room for it.
+    three = BinningRules(3, 0.0, 100, 10, 200.0, "increasing")
+    assert merge_bins([100, 101, 100], [10, 11, 14], 3, three).bins == 3
+    assert merge_bins([100, 101, 100, 40], [10, 11, 14, 20], 3, three).group.tolist() == [0, 0, 1, 1]
 
 
 def test_no_admissible_partition_makes_one_bin() -> None:
