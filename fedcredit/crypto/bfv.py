@@ -9,8 +9,7 @@ prime) before SEAL sees it, in files this module wrote; SEAL then validates agai
 The second half of a public key and of a fresh request is expanded from a seed, so no peer chooses it.
 
 Not covered: authenticity (signed envelopes have it; the checksum finds accidents), timing, a process that can read
-this process's files or memory. The scratch file lies in a private directory of mode 0700, in memory where /dev/shm
-exists, and is removed after each use.
+this process's memory.
 
 Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Security 2022, section 3.
 """
@@ -18,15 +17,10 @@ Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Sec
 from __future__ import annotations
 
 import hashlib
-import shutil
 import struct
-import tempfile
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,6 +28,7 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from fedcredit.crypto import seal_format as fmt
+from fedcredit.crypto.scratch import make_scratch
 from fedcredit.errors import BoundError, IntegrityError, PeerError
 
 __all__ = ["MAX_PLAIN_BITS", "Ciphertext", "KeylessContext", "PublicContext", "SecretContext", "Weights"]
@@ -79,7 +74,7 @@ class KeylessContext:
             )
         self.plain_bits = plain_bits
         self.plain_modulus = 1 << plain_bits
-        self._scratch = _Scratch()
+        self._scratch = make_scratch()
         self._context = _seal_context(seal.CoeffModulus.Create(fmt.DEGREE, [60, 60, 60]), self.plain_modulus)
         chain = tuple(int(m.value()) for m in self._context.key_context_data().parms().coeff_modulus())
         if chain != fmt.PRIMES:
@@ -331,33 +326,6 @@ class SecretContext(KeylessContext):
         residues[1, 0] = second
         residues[0, 0, places] = values
         return self._load_ciphertext(fmt.ciphertext_file(self._ids[_LAST], residues))
-
-
-class _Scratch:
-    """A private directory with at most one file, through which SEAL's binding reads and writes."""
-
-    def __init__(self) -> None:
-        memory = Path("/dev/shm")  # noqa: S108 a directory of mode 0700 is made in it
-        self._directory = Path(tempfile.mkdtemp(prefix="fedcredit-", dir=memory if memory.is_dir() else None))
-        self._path = self._directory / "object"
-        self._lock = threading.Lock()
-        self._end = weakref.finalize(self, shutil.rmtree, self._directory, ignore_errors=True)
-
-    def loaded(self, file: bytes, load: Callable[[str], object]) -> None:
-        with self._lock:
-            try:
-                self._path.write_bytes(file)
-                load(str(self._path))
-            finally:
-                self._path.unlink(missing_ok=True)
-
-    def written(self, save: Callable[[str], object]) -> bytes:
-        with self._lock:
-            try:
-                save(str(self._path))
-                return self._path.read_bytes()
-            finally:
-                self._path.unlink(missing_ok=True)
 
 
 @contextmanager
