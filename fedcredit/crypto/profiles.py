@@ -59,6 +59,7 @@ UNSAFE_PLAINTEXT = "unsafe-plaintext"
 
 _MIN_SUM_BITS = 16  # so that a sum always has the room of a packed pair of small counts; also keeps SEAL's modulus sane
 _MAX_ROWS = 1 << 26  # the kernels' 64-bit accumulators are proven up to here
+_MAX_WEIGHT = 1 << 24  # below every prime, and a tile of products fits the kernels' accumulators
 _SWITCH_LOG2 = 60  # bits of the prime that bfv-8192 drops before it answers
 
 
@@ -218,7 +219,7 @@ def derive(profile: str, rows: int, value_bound: int, weight_bound: int = 1, sum
         profile: A name in `PROFILES`.
         rows: Number of rows, in [1, 2^26].
         value_bound: Largest absolute value of a row, at least 1.
-        weight_bound: Largest absolute weight of an output column; 1 for plain groupings.
+        weight_bound: Largest absolute weight of an output column, in [1, 2^24]; 1 for plain groupings.
         sum_slack: Largest absolute offset (noise) an answerer may add to a sum.
 
     Raises:
@@ -299,8 +300,10 @@ def _profile(name: str) -> Profile:
 def _check_sizes(rows: int, weight_bound: int, sum_slack: int) -> None:
     if not 1 <= rows <= _MAX_ROWS:
         raise BoundError("profile.rows", f"{rows} rows; between 1 and {_MAX_ROWS} are possible")
-    if weight_bound < 1 or sum_slack < 0:
-        raise BoundError("profile.sizes", f"weight bound {weight_bound} and sum slack {sum_slack} are no bounds")
+    if not 1 <= weight_bound <= _MAX_WEIGHT:
+        raise BoundError("profile.weights", f"weights up to {weight_bound}; the bound must lie in 1..{_MAX_WEIGHT}")
+    if sum_slack < 0:
+        raise BoundError("profile.slack", f"a sum slack of {sum_slack} is no bound")
 
 
 def _noise_bound(fixed: Profile, rows: int, weight_bound: int) -> int:

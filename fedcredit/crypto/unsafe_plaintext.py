@@ -43,8 +43,7 @@ class UnsafePlaintextPendingSum:
             BoundError: an answer of this answerer was opened before, or its hints are missing.
         """
         sums = self._read(answerer, answer, b"A")
-        if np.any(np.abs(sums) > self._parameters.sum_bound):
-            raise PeerError("group-sum.range", "answer: an output is beyond the bound proven for this run")
+        _check_range(self._parameters, sums)
         return sums
 
     def open_masked(self, answerer: str, answer: bytes) -> bytes:
@@ -157,8 +156,7 @@ def unsafe_plaintext_unmask(parameters: GroupSumParameters, masked: bytes, mask:
             "group-sum.mask", f"{len(masked)} masked bytes and a mask of {len(mask)}; equal lengths are right"
         )
     sums = (np.frombuffer(masked, dtype="<u8") - np.frombuffer(mask, dtype="<u8")).astype(np.int64)
-    if np.any(np.abs(sums) > parameters.sum_bound):
-        raise PeerError("group-sum.range", "masked answer: an output is beyond the bound proven for this run")
+    _check_range(parameters, sums)
     return np.asarray(sums)
 
 
@@ -166,6 +164,12 @@ def _checked(parameters: GroupSumParameters) -> GroupSumParameters:
     if parameters.profile != UNSAFE_PLAINTEXT:
         raise BoundError("group-sum.profile", f"profile {parameters.profile} found, {UNSAFE_PLAINTEXT} is right")
     return parameters
+
+
+def _check_range(parameters: GroupSumParameters, sums: NDArray[np.int64]) -> None:
+    # Two-sided: the absolute value of the smallest int64 is negative.
+    if np.any((sums > parameters.sum_bound) | (sums < -parameters.sum_bound)):
+        raise PeerError("group-sum.range", "answer: an output is beyond the bound proven for this run")
 
 
 def _header(parameters: GroupSumParameters, kind: bytes, request: bytes) -> bytes:
