@@ -167,7 +167,7 @@ class BfvPending:
         if bool((values >= np.uint64(PRIMES[0])).any()) or not bool(second.any()):
             raise PeerError("bfv.residue", "answer: a residue is not below its prime, or nothing is encrypted")
         places = output_places(outputs)
-        return self._context.decrypt(self._context.read_extracted(second, places, values))[places]
+        return self._context.decrypt_at(self._context.read_extracted(second, places, values), places)
 
 
 class BfvAnswerer:

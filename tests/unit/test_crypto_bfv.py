@@ -31,6 +31,9 @@ def test_encryption_round_trips(secret: SecretContext, public: PublicContext) ->
     seeded = public.read_seeded(secret.encrypt_seeded(values))
     public.leave_ntt(seeded)
     assert np.array_equal(secret.decrypt(seeded), values)
+    places = np.array([0, 1, 4000, DEGREE - 1])
+    assert np.array_equal(secret.decrypt_at(by_key, places), values[places])
+    assert secret.decrypt_at(public.encrypt(values[:2]), places).tolist() == [*values[:2].tolist(), 0, 0]
     again = public.read_full(public.write_full(by_key))
     assert np.array_equal(secret.decrypt(again), values)
     public.switch_down(again)
