@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedcredit
-from fedcredit.cli import data, spec
+from fedcredit.cli import audit, data, spec
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
@@ -21,6 +21,7 @@ __all__ = ["app", "main"]
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     spec.register,
     data.register,
+    audit.register,
 )
 
 _EXIT_USAGE = 2
@@ -100,4 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         write_error(f"no space left on the device{f': {error.filename}' if error.filename else ''}; free some")
         return _EXIT_USAGE
+    if code == _EXIT_INTERRUPTED:  # typer turns an interrupt into this code by itself
+        write_error("interrupted")
     return code if isinstance(code, int) else 0
