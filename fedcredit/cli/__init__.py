@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedcredit
-from fedcredit.cli import audit, data, spec
+from fedcredit.cli import audit, data, report, simulate, spec
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
@@ -19,9 +19,11 @@ __all__ = ["app", "main"]
 
 # One line per module of commands; each has `register(app)`. The order is that of --help.
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
+    simulate.register,
+    report.register,
+    audit.register,
     spec.register,
     data.register,
-    audit.register,
 )
 
 _EXIT_USAGE = 2

@@ -28,7 +28,7 @@ from fedcredit.protocol.scorecard.roles import Holding, LabelResult
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["Pooled", "pool", "pooled_scorecard", "reference_auc_inputs"]
+__all__ = ["Pooled", "PooledResult", "pool", "pooled_scorecard", "run_synchronously"]
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
@@ -120,12 +120,6 @@ def pooled_scorecard(pooled: Pooled, budgets: Mapping[PartyId, Budget], parties:
     fitted = run_synchronously(fit_scorecard(sums, candidates.features, good, spec.scorecard, plan))
     kept = [candidates.features.index(feature) for feature in fitted.features]
     return PooledResult(tuple(binned), candidates, fitted, sums.columns[:, kept])
-
-
-def reference_auc_inputs(pooled: Pooled, result: PooledResult) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """WOE columns of the kept features for the training and the held-out rows."""
-    woe = result.woe * 0.05
-    return woe[pooled.index.train], woe[pooled.index.test]
 
 
 class _PooledSums:

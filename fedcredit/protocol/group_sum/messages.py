@@ -85,17 +85,18 @@ class Answer(Message, frozen=True, kw_only=True, tag="group_sum.answer"):
 
 
 _HOLDERS = frozenset({Role.LABEL_HOLDER, Role.FEATURE_HOLDER})
+_ANSWERERS = frozenset({Role.FEATURE_HOLDER})  # nobody asks the label holder for sums over its columns
 
 SCHEMA = ProtocolSchema(
     name="group_sum",
     messages=(
         Declared(message=NonceCommitment, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
         Declared(message=NonceReveal, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
-        Declared(message=GroupingCommitment, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SMALL),
-        Declared(message=AskerSetup, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_SETUP),
-        Declared(message=Hints, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_HINTS),
-        Declared(message=Request, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_REQUEST),
-        Declared(message=Answer, senders=_HOLDERS, receivers=_HOLDERS, max_bytes=_ANSWER, spends=True),
+        Declared(message=GroupingCommitment, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_SMALL),
+        Declared(message=AskerSetup, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=_SETUP),
+        Declared(message=Hints, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_HINTS),
+        Declared(message=Request, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=_REQUEST),
+        Declared(message=Answer, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_ANSWER, spends=True),
     ),
 )
 """All messages of this protocol; an answer spends equations of the answerer's ledger, a masked one spends none yet."""

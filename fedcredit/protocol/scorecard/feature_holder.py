@@ -202,6 +202,7 @@ class _Totals:
         self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
         self._mask = MaskKey(inputs.keep.entropy)
         self._number = 0
+        self._bits = 0.0
 
     async def run(self, sums: GroupSumAnswerer, priced: Priced) -> list[Ints]:
         """Answers rounds until the scoring; returns the points of the model."""
@@ -231,7 +232,9 @@ class _Totals:
         body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
         message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
-        cost = Cost(CostKind.ROW_BITS, "", bits)
+        # A row is in one part of the split: the run costs it what the dearer part costs.
+        cost = Cost(CostKind.ROW_BITS, "", bits if part == "train" else max(0.0, bits - self._bits))
+        self._bits += bits
         await self._channel.send(
             COORDINATOR, message, spend=Spend(_digest(message), (cost,), self._inputs.label_holder)
         )

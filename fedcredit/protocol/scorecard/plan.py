@@ -84,7 +84,7 @@ def plan_fit(rules: ScorecardSection) -> FitPlan:
     """The plan of section ``[scorecard]``."""
     if rules.fit == "mle":
         step = max(1, round(rules.mle_step * FIT_UNIT))
-        bits = 40.0 if step == 1 else BITS_PER_TOTAL
+        bits = BITS_PER_TOTAL / 2 if step >= FIT_UNIT / 16 else 40.0  # fine steps are a total of every bin
         return FitPlan(_MLE_TOTALS, bits, FIT_UNIT, rules.mle_noise * FIT_UNIT, step)
     return FitPlan(rules.max_totals if rules.fit == "one-step" else 0, BITS_PER_TOTAL, 0, 0.0, 1)
 
@@ -100,7 +100,7 @@ def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: 
     """
     equations = own_columns + len(names) - 1 + others + len(_STEP_FIELDS) * plan.rounds
     costs = [Cost(CostKind.EQUATIONS, name, equations) for name in names]
-    bits = plan.rounds * plan.bits_per_total + BITS_PER_TOTAL
+    bits = max(plan.rounds * plan.bits_per_total, BITS_PER_TOTAL)  # a row is trained on or scored, never both
     return (*costs, Cost(CostKind.ROW_BITS, "", bits))
 
 

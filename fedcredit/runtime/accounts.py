@@ -1,0 +1,113 @@
+"""What a run disclosed, in numbers: the ledgers, the leak of the encryption itself, and who learns what by design."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from fedcredit.crypto.profiles import RLWE_8192, statistical_leak_log2
+from fedcredit.governance.ledger import LedgerLine
+from fedcredit.protocol.bin.conversation import bin_conversation
+from fedcredit.protocol.group_sum.session import Conversation, Session
+from fedcredit.protocol.scorecard.plan import pairs, plan_fit
+from fedcredit.protocol.scorecard.roles import LabelResult
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import PartyId
+from fedcredit.wire.leakage import parse_leakage
+
+__all__ = ["conversations", "disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
+
+
+def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation, int, int]]:
+    """Every conversation of a scorecard run with its number of answered sums and a bound of their weights' norm.
+
+    Returns:
+        Conversation, answers, largest squared norm of an answered column.
+    """
+    session, rows = Session("", spec.crypto.profile, {}), len(result.bad)
+    plan, leader = plan_fit(spec.scorecard), spec.label_holder.name
+    columns = {p.name: len(result.candidates.of(p.name)) for p in spec.party}
+    holders = [p.name for p in spec.feature_holders if columns[p.name]]
+    binned = bin_conversation(session, rows)
+    prebins = sum(f.shape.bins for f in result.binned.features if f.owner != leader)
+    found = [(binned, prebins * sum(len(p.vectors) for p in binned.plans), rows)]
+    if not holders:
+        return found
+    merged = sum(f.merged.bins for f in result.candidates.features if f.owner != leader)
+    bins = plan.bins(session, rows, columns[leader])
+    asked = int(columns[leader] > 0) + result.fitted.totals
+    if asked:
+        found.append((bins, merged * sum(len(p.vectors) for p in bins.plans[:asked]), rows))
+    products = plan.products(session, rows)
+    within = sum(len(pairs(columns[party])) for party in holders)
+    if within:
+        found.append((products, within, rows * products.weight_bound**2))
+    for first, second in ((a, b) for a in holders for b in holders if a < b):
+        cross = plan.cross(session, rows, first, second, columns[first])
+        vectors = sum(len(p.vectors) for p in cross.plans)
+        found.append((cross, vectors * columns[second], rows * cross.weight_bound**2))
+    return found
+
+
+def statistical_leak(result: LabelResult, spec: RunSpec) -> float | None:
+    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where the profile has no flood."""
+    if spec.crypto.profile != RLWE_8192:
+        return None
+    leaks = [statistical_leak_log2(c.parameters, answers, norm) for c, answers, norm in conversations(result, spec)]
+    return math.log2(sum(2.0**leak for leak in leaks))
+
+
+def ledger_numbers(reports: Mapping[PartyId, Sequence[LedgerLine]]) -> dict[str, list[dict[str, Any]]]:
+    """The ledgers as plain values, party by party."""
+    return {
+        party: [
+            {
+                "counterparty": line.counterparty,
+                "equations": {"largest": line.equations, "cap": line.equations_cap},
+                "row_bits": {"spent": line.row_bits, "cap": line.row_bits_cap},
+                "bins_returned": {"spent": line.bins_returned, "cap": line.bins_returned_cap},
+            }
+            for line in lines
+        ]
+        for party, lines in reports.items()
+    }
+
+
+def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | None) -> dict[str, Any]:
+    """The section ``disclosure`` of the summary: the worst figure over parties, each beside its cap."""
+    lines = [line for party in reports.values() for line in party]
+
+    def smallest(caps: Iterable[float | None]) -> float | None:
+        return min((cap for cap in caps if cap is not None), default=None)
+
+    return {
+        "equations_per_feature": max((line.equations for line in lines), default=0.0),
+        "cap": smallest(line.equations_cap for line in lines),
+        "bits_per_row": max((line.row_bits for line in lines), default=0.0),
+        "bits_per_row_cap": smallest(line.row_bits_cap for line in lines),
+        "bins_returned": max((line.bins_returned for line in lines), default=0.0),
+        "bins_returned_cap": smallest(line.bins_returned_cap for line in lines),
+        "noise_rows": min((line.noise_rows for line in lines), default=0.0),
+        "statistical_leak_log2": leak,
+    }
+
+
+def leakage_steps(protocols: Sequence[str]) -> list[dict[str, str]]:
+    """Who learns what, step by step, from each protocol's ``LEAKAGE.md``."""
+    steps = []
+    for name in protocols:
+        text = (resources.files("fedcredit.protocol") / name / "LEAKAGE.md").read_text(encoding="utf-8")
+        steps += [
+            {
+                "protocol": name,
+                "receiver": row.receiver.value,
+                "message": row.message,
+                "field": row.field,
+                "learns": row.learns,
+                "bound": row.bound,
+            }
+            for row in parse_leakage(text)
+        ]
+    return steps
