@@ -29,7 +29,7 @@ from fedcredit.wire.envelope import (
     open_envelope,
     seal,
 )
-from fedcredit.wire.message import Message, decode, encode, kind_of
+from fedcredit.wire.message import Message, decode_struct, encode, kind_of
 from fedcredit.wire.notice import NOTICE_SCHEMA, ErrorNotice
 from fedcredit.wire.schema import RunSchema, merge
 
@@ -249,7 +249,7 @@ class Gate:
             envelope = open_envelope(data, self._expected(sender))
             self._check_in(envelope, sender, kind)
             self._check_stage(envelope, sender, stage)
-            message = decode(kind, envelope.body)
+            message = decode_struct(kind, envelope.body, f"{kind_of(kind)} of {sender}")
         except PeerError as error:
             self._reject(error, sender, stage, len(data))
         self._house.audit.append(
@@ -276,7 +276,7 @@ class Gate:
         try:
             envelope = open_envelope(data, self._expected(sender), overtakes=True)
             self._check_in(envelope, sender, ErrorNotice)
-            notice = decode(ErrorNotice, envelope.body)
+            notice = decode_struct(ErrorNotice, envelope.body, f"an error notice of {sender}")
         except PeerError as error:
             self._reject(error, sender, "", len(data))
         self._house.audit.append("stopped", {"sender": sender, "code": notice.code, "bytes": len(data)})
