@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tenseal.sealapi as seal
@@ -77,83 +78,103 @@ def text(exponents: NDArray[np.int64], values: Iterable[int]) -> str:
     return " + ".join(f"{v:X}x^{e}" if e else f"{v:X}" for v, e in zip(values, exponents.tolist(), strict=True))
 
 
+class PlainWay:
+    """The library as its examples call it: both sides of one group sum, in one process."""
+
+    def __init__(self, codes: NDArray[np.int32], bins: int, bits: int) -> None:
+        parms = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
+        parms.set_poly_modulus_degree(DEGREE)
+        parms.set_coeff_modulus(seal.CoeffModulus.Create(DEGREE, [60, 60, 60]))
+        parms.set_plain_modulus(seal.Modulus(1 << bits))
+        self.context = seal.SEALContext(parms, True, seal.SEC_LEVEL_TYPE.TC128)
+        keys, public = seal.KeyGenerator(self.context), seal.PublicKey()
+        keys.create_public_key(public)
+        self.own = seal.Encryptor(self.context, keys.secret_key())
+        self.theirs = seal.Encryptor(self.context, public)
+        self.opener = seal.Decryptor(self.context, keys.secret_key())
+        self.evaluator = seal.Evaluator(self.context)
+        self.file = str(Path(tempfile.mkdtemp()) / "object")
+        self.modulus = 1 << bits
+        self.outputs = codes.shape[1] * bins
+        self.runs = -(-self.outputs // PLACES)
+        row = codes.astype(np.int64) + np.arange(codes.shape[1]) * bins
+        self.table = [self._block(row[at : at + BLOCK_ROWS]) for at in range(0, len(row), BLOCK_ROWS)]
+
+    def _block(self, row: NDArray[np.int64]) -> list[object]:
+        exponents = (row % PLACES) * BLOCK_ROWS + (BLOCK_ROWS - 1 - np.arange(len(row)))[:, None]
+        polynomials: list[object] = []
+        for run in range(self.runs):
+            found = np.sort(exponents[row // PLACES == run])[::-1]
+            plain = seal.Plaintext(text(found, [1] * len(found)))
+            self.evaluator.transform_to_ntt_inplace(plain, self.context.first_parms_id())
+            polynomials.append(plain)
+        return polynomials
+
+    def encrypt(self, values: NDArray[np.int64]) -> list[Path]:
+        files = []
+        for block in range(len(self.table)):
+            part = values[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS] % self.modulus
+            order = np.flatnonzero(part)[::-1]
+            files.append(Path(f"{self.file}{block}"))
+            self.own.encrypt_symmetric(seal.Plaintext(text(order, part[order].tolist()))).save(str(files[-1]))
+        return files
+
+    def answer(self, request: list[Path]) -> list[Path]:
+        totals = [seal.Ciphertext() for _ in range(self.runs)]
+        term = seal.Ciphertext()
+        for block, name in enumerate(request):
+            sent = seal.Ciphertext()
+            sent.load(self.context, str(name))
+            self.evaluator.transform_to_ntt_inplace(sent)
+            for total, plain in zip(totals, self.table[block], strict=True):
+                self.evaluator.multiply_plain(sent, plain, term if block else total)
+                if block:
+                    self.evaluator.add_inplace(total, term)
+        files = [Path(f"{self.file}a{run}") for run in range(self.runs)]
+        for total, name in zip(totals, files, strict=True):
+            self._conceal(total)
+            total.save(str(name))
+        return files
+
+    def _conceal(self, total: Any) -> None:
+        self.evaluator.transform_from_ntt_inplace(total)
+        zero = seal.Ciphertext()
+        self.theirs.encrypt_zero(zero)
+        self.evaluator.add_inplace(total, zero)
+        mask = (np.frombuffer(os.urandom(8 * DEGREE), np.uint64) % np.uint64(self.modulus)).astype(np.int64)
+        mask[output_places()] = 0
+        order = np.flatnonzero(mask)[::-1]
+        self.evaluator.add_plain_inplace(total, seal.Plaintext(text(order, mask[order].tolist())))
+        self.evaluator.mod_switch_to_next_inplace(total)
+
+    def open(self, answer: list[Path]) -> NDArray[np.int64]:
+        sums: list[int] = []
+        for name in answer:
+            got, opened = seal.Ciphertext(), seal.Plaintext()
+            got.load(self.context, str(name))
+            self.opener.decrypt(got, opened)
+            count = opened.coeff_count()
+            sums += [opened[p] if p < count else 0 for p in output_places().tolist()]
+        half = self.modulus // 2
+        return np.array([s - self.modulus if s >= half else s for s in sums[: self.outputs]])
+
+
 def plain_way(codes: NDArray[np.int32], bins: int, vectors: NDArray[np.int64]) -> dict[str, float]:
-    rows, features = codes.shape
-    outputs, bits = features * bins, derive(BFV_8192, rows, VALUE_BOUND).sum_bits
-    clock = Clock()
-    parms = seal.EncryptionParameters(seal.SCHEME_TYPE.BFV)
-    parms.set_poly_modulus_degree(DEGREE)
-    parms.set_coeff_modulus(seal.CoeffModulus.Create(DEGREE, [60, 60, 60]))
-    parms.set_plain_modulus(seal.Modulus(1 << bits))
-    context = seal.SEALContext(parms, True, seal.SEC_LEVEL_TYPE.TC128)
-    keys = seal.KeyGenerator(context)
-    public = seal.PublicKey()
-    keys.create_public_key(public)
-    own, theirs = seal.Encryptor(context, keys.secret_key()), seal.Encryptor(context, public)
-    opener, evaluator = seal.Decryptor(context, keys.secret_key()), seal.Evaluator(context)
-    file = str(Path(tempfile.mkdtemp()) / "object")
-    blocks, runs = -(-rows // BLOCK_ROWS), -(-outputs // PLACES)
-    row = codes.astype(np.int64) + np.arange(features) * bins
+    clock, size = Clock(), {}
     with clock.step("once: answerer's polynomials"):
-        table: list[list[object]] = []
-        for block in range(blocks):
-            part = row[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS]
-            column = BLOCK_ROWS - 1 - np.arange(len(part))
-            exponents = (part % PLACES) * BLOCK_ROWS + column[:, None]
-            line = []
-            for run in range(runs):
-                found = np.sort(exponents[part // PLACES == run])[::-1]
-                plain = seal.Plaintext(text(found, [1] * len(found)))
-                evaluator.transform_to_ntt_inplace(plain, context.first_parms_id())
-                line.append(plain)
-            table.append(line)
-    places = output_places()
-    up = down = 0
+        way = PlainWay(codes, bins, derive(BFV_8192, len(codes), VALUE_BOUND).sum_bits)
     for values in vectors:
-        up = down = 0
         with clock.step("encrypt"):
-            files = []
-            for block in range(blocks):
-                part = values[block * BLOCK_ROWS : (block + 1) * BLOCK_ROWS] % (1 << bits)
-                order = np.flatnonzero(part)[::-1]
-                own.encrypt_symmetric(seal.Plaintext(text(order, part[order].tolist()))).save(f"{file}{block}")
-                files.append(f"{file}{block}")
-                up += Path(files[-1]).stat().st_size
+            request = way.encrypt(values)
         with clock.step("answer"):
-            totals = [seal.Ciphertext() for _ in range(runs)]
-            term = seal.Ciphertext()
-            for block, name in enumerate(files):
-                sent = seal.Ciphertext()
-                sent.load(context, name)
-                evaluator.transform_to_ntt_inplace(sent)
-                for total, plain in zip(totals, table[block], strict=True):
-                    evaluator.multiply_plain(sent, plain, term if block else total)
-                    if block:
-                        evaluator.add_inplace(total, term)
-            for run, total in enumerate(totals):
-                evaluator.transform_from_ntt_inplace(total)
-                zero = seal.Ciphertext()
-                theirs.encrypt_zero(zero)
-                evaluator.add_inplace(total, zero)
-                mask = (np.frombuffer(os.urandom(8 * DEGREE), np.uint64) % np.uint64(1 << bits)).astype(np.int64)
-                mask[places] = 0
-                order = np.flatnonzero(mask)[::-1]
-                evaluator.add_plain_inplace(total, seal.Plaintext(text(order, mask[order].tolist())))
-                evaluator.mod_switch_to_next_inplace(total)
-                total.save(f"{file}a{run}")
-                down += Path(f"{file}a{run}").stat().st_size
+            answer = way.answer(request)
         with clock.step("open"):
-            sums = []
-            for run in range(runs):
-                got, opened = seal.Ciphertext(), seal.Plaintext()
-                got.load(context, f"{file}a{run}")
-                opener.decrypt(got, opened)
-                count = opened.coeff_count()
-                sums += [opened[p] if p < count else 0 for p in places.tolist()]
-        signed = np.array([s - (1 << bits) if s >> (bits - 1) else s for s in sums[:outputs]])
-        if not np.array_equal(signed, plain_sums(codes, bins, values)):
+            sums = way.open(answer)
+        if not np.array_equal(sums, plain_sums(codes, bins, values)):
             raise SystemExit("the sums are wrong")
-    return clock.best | {"up, MB": up / 1e6, "down, MB": down / 1e6}
+        up, down = (sum(file.stat().st_size for file in files) / 1e6 for files in (request, answer))
+        size = {"up, MB": up, "down, MB": down}
+    return clock.best | size
 
 
 def main() -> None:
