@@ -1,0 +1,118 @@
+"""Points for attention: what a committee should ask about, by limits that are printed with each point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from fedcredit.kernels.stability import MOVING
+from fedcredit.report.files import Summary
+from fedcredit.report.parts import Card, Meter
+from fedcredit.report.words import count, decimals, join, percent, signed
+
+__all__ = ["points"]
+
+_SIGNIFICANT: Final = 0.05  # customary level of a coefficient's test
+_TOO_STRONG: Final = 0.5  # beyond it a feature may know the answer: Siddiqi, "Credit Risk Scorecards" (2006), ch. 6
+_MISCALIBRATED: Final = 0.02  # two points of bad rate on average change a price
+_SLOPE: Final = 0.1  # scores a tenth too steep or too flat
+_NEAR_CAP: Final = 0.8  # four fifths of a cap leave no room for a second run
+_FEW_BADS: Final = 200  # below it the standard error of an AUC near 0.75 passes 0.015 (Hanley & McNeil 1982)
+_SAME_AUC: Final = 5e-4  # a printed digit
+
+
+def points(
+    summary: Summary, cards: Sequence[Card], meters: Sequence[Meter], recomputed: float, error: float
+) -> list[str]:
+    """What lies outside the limits.
+
+    Args:
+        summary: The run.
+        cards: Features of the scorecard as the reader may see them.
+        meters: Disclosure ledgers.
+        recomputed: AUC from the predictions.
+        error: Expected calibration error from the predictions.
+
+    Returns:
+        Sentences, the gravest first; empty if all is inside.
+    """
+    return [
+        *_run(summary, recomputed),
+        *_measures(summary, error),
+        *_features(cards),
+        *_ledgers(meters),
+    ]
+
+
+def _run(summary: Summary, recomputed: float) -> list[str]:
+    found = []
+    if not summary.encryption.enabled:
+        found.append("Encryption was off. Nothing in this report speaks for privacy.")
+    if summary.entropy != "system":
+        found.append(
+            "Keys came from a fixed seed so that the run can be repeated exactly. Whoever has the seed can open every "
+            "message: for simulations only."
+        )
+    if summary.auc_test is not None and abs(summary.auc_test - recomputed) > _SAME_AUC:
+        found.append(
+            f"The summary states AUC {decimals(summary.auc_test)}, the held-out predictions give "
+            f"{decimals(recomputed)}. One of the two files is not of this run."
+        )
+    pooled = summary.auc_pooled_plaintext
+    if summary.auc_test is not None and pooled is not None and pooled != summary.auc_test:
+        found.append(
+            f"The same computation on pooled plain data gives AUC {decimals(pooled, 6)}, not "
+            f"{decimals(summary.auc_test, 6)}. They must be equal."
+        )
+    return found
+
+
+def _measures(summary: Summary, error: float) -> list[str]:
+    found = []
+    alone = summary.auc_label_holder_alone
+    if summary.auc_test is not None and alone is not None and summary.auc_test <= alone:
+        found.append(f"The other parties' data did not help: lift {signed(summary.auc_test - alone)}.")
+    if summary.positives_test is not None and summary.positives_test < _FEW_BADS:
+        found.append(
+            f"Only {count(summary.positives_test)} held-out bads (fewer than {_FEW_BADS}): read AUC with care."
+        )
+    shifted = summary.calibration.true_bad_rate is not None
+    if error > _MISCALIBRATED and not shifted:
+        found.append(f"Predicted bad rates are off by {percent(error)} on average (limit {percent(_MISCALIBRATED)}).")
+    slope = summary.calibration.slope
+    if slope is not None and abs(slope - 1) > _SLOPE:
+        side = "too extreme" if slope < 1 else "too cautious"
+        found.append(
+            f"Calibration slope {decimals(slope, 2)}: predictions are {side} (1.00 ± {_SLOPE:.2f} is accepted)."
+        )
+    return found
+
+
+def _name(card: Card) -> str:
+    return f"{card.owner} {card.name}"
+
+
+def _features(cards: Sequence[Card]) -> list[str]:
+    found = []
+    if wrong := [_name(card) for card in cards if card.feature.sign_ok is False]:
+        found.append(f"Coefficient with the unexpected sign: {join(wrong)}. Safer bins would lose points.")
+    weak = [card for card in cards if card.feature.p_value is not None and card.feature.p_value > _SIGNIFICANT]
+    if weak:
+        named = join([f"{_name(card)} (p {decimals(card.feature.p_value, 2)})" for card in weak])
+        found.append(f"Not significant at {_SIGNIFICANT:.0%}: {named}.".replace("%", " %"))
+    moved = [card for card in cards if (card.feature.stability or 0.0) >= MOVING]
+    if moved:
+        named = join([f"{_name(card)} ({decimals(card.feature.stability, 2)})" for card in moved])
+        found.append(f"Population stability of {decimals(MOVING, 2)} or more: {named}.")
+    if strong := [_name(card) for card in cards if (card.feature.iv or 0.0) > _TOO_STRONG]:
+        found.append(f"Information value above {_TOO_STRONG}: {join(strong)}. Check that it was known before the loan.")
+    return found
+
+
+def _ledgers(meters: Sequence[Meter]) -> list[str]:
+    return [
+        f"{line.party} has spent {percent(line.used, 0)} of a disclosure cap towards {line.counterparty}: "
+        f"{line.currency[0].lower()}{line.currency[1:]} ({line.spent} of {line.cap})."
+        for line in meters
+        if line.used is not None and line.used >= _NEAR_CAP
+    ]

@@ -1,0 +1,108 @@
+"""Makes ``report.html`` from a run directory: one file, nothing fetched, the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import jinja2
+
+import fedcredit
+from fedcredit.errors import DataError
+from fedcredit.report import words
+from fedcredit.report.feature_holder import feature_holder_view
+from fedcredit.report.files import Summary
+from fedcredit.report.label_holder import label_holder_view
+from fedcredit.report.parts import commit, encryption_words, title, versions
+from fedcredit.report.read import party_names, read_summary
+
+__all__ = ["build_report"]
+
+_FILE: Final = "report.html"
+
+_FILTERS: Final = {
+    "amount": words.amount,
+    "count": words.count,
+    "decimals": words.decimals,
+    "duration": words.duration,
+    "iv_strength": words.iv_strength,
+    "p_value": words.p_value,
+    "percent": words.percent,
+    "power_of_two": words.power_of_two,
+    "signed": words.signed,
+    "size": words.size,
+    "stability_level": words.stability_level,
+}
+
+
+def build_report(run: Path, party: str | None = None) -> Path:
+    """Write a party's report.
+
+    The label holder's report is ``report.html`` in the run directory; a feature holder's is
+    ``model/PARTY/report.html``. Each is made from the files that this party may see, and replaces an older one whole.
+
+    Args:
+        run: Run directory.
+        party: A party of the run; None = the label holder.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DataError: No such party, or a file is missing or damaged.
+    """
+    summary = read_summary(run)
+    parties = party_names(summary)
+    if party is not None and party not in parties:
+        raise DataError("report.party", f"no party {party!r} in this run; it has {words.join(list(parties))}")
+    shared = _shared(summary)
+    if party is None or party == summary.bank:
+        return _write(run / _FILE, _render("label_holder.html.j2", {**shared, **label_holder_view(run, summary)}))
+    view = feature_holder_view(run, summary, party)
+    return _write(run / "model" / party / _FILE, _render("feature_holder.html.j2", {**shared, **view}))
+
+
+def _shared(summary: Summary) -> dict[str, object]:
+    return {
+        "summary": summary,
+        "title": title(summary),
+        "parties": party_names(summary),
+        "protection": encryption_words(summary.encryption),
+        "versions": versions(summary),
+        "commit": commit(summary.git),
+        "product": fedcredit.__version__,
+    }
+
+
+def _render(template: str, view: dict[str, object]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fedcredit", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(_FILTERS)
+    return environment.get_template(template).render(view)
+
+
+def _write(path: Path, text: str) -> Path:
+    """Written beside its place and moved there, so that no one ever opens half a report."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            Path(temporary).chmod(0o644)  # mkstemp gives 0600; a report is read by others than its maker
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise DataError(
+            "report.not-written", f"{path} cannot be written; choose a directory that can", str(error)
+        ) from error
+    return path
