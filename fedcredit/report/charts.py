@@ -140,8 +140,10 @@ def distribution(held_out: Predictions) -> Markup:
         chosen = held_out.score[held_out.bad == label]
         shares[name] = np.histogram(chosen, edges)[0] / chosen.size
         peaks[name] = float(np.median(chosen))
+    described = (
         f"Distribution of scores. Median of goods {count(peaks['Goods'])} points, "
         f"of bads {count(peaks['Bads'])} points."
+    )
 
     def paint(_: Figure, panes: list[Axes]) -> None:
         axes = panes[0]
