@@ -1,0 +1,102 @@
+"""What each party of a run in this process really received, and what the label holder opened of it.
+
+The product has no hook for this: for the time of a ``with`` block the local network's sending and receiving, and the
+two functions that open ciphertexts at the label holder, are wrapped. Never used outside rehearsals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.totals import TotalsSecret
+from fedcredit.protocol.group_sum.asker import GroupSumAsker
+from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.runtime.local import LocalNetwork
+from fedcredit.types import PartyId
+from fedcredit.wire.message import Message
+
+__all__ = ["Batch", "Recording", "recording"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of group sums, opened.
+
+    Args:
+        purpose: Name of the conversation.
+        features: For each answerer, code and number of bins of each feature.
+        columns: The vectors, int64 (n,) each.
+        sums: For each answerer, for each vector int64 (outputs,).
+    """
+
+    purpose: str
+    features: Mapping[PartyId, tuple[tuple[str, int], ...]]
+    columns: tuple[Ints, ...]
+    sums: Mapping[PartyId, tuple[Ints, ...]]
+
+
+@dataclass
+class Recording:
+    """Everything received in one run.
+
+    Args:
+        received: (recipient, sender, message) in order.
+        sent: (sender, recipient, message) in order.
+        batches: Group sums as the label holder opened them.
+        totals: Sums of the holders' partial points, as it opened them, round by round.
+    """
+
+    received: list[tuple[PartyId, PartyId, Message]] = field(default_factory=list)
+    sent: list[tuple[PartyId, PartyId, Message]] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    totals: list[Ints] = field(default_factory=list)
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Records what the runs inside the block receive."""
+    notes = Recording()
+    originals = (LocalNetwork.receive, LocalNetwork.send, GroupSumAsker.ask, TotalsSecret.decrypt)
+    receive, send, ask, decrypt = originals
+
+    async def receiving(self: LocalNetwork, party: PartyId, sender: PartyId, kind: Any, deadline: Any) -> Any:
+        message = await receive(self, party, sender, kind, deadline)
+        notes.received.append((party, sender, message))
+        return message
+
+    def sending(self: LocalNetwork, sender: PartyId, to: PartyId, message: Message, spend: Any) -> None:
+        send(self, sender, to, message, spend)
+        notes.sent.append((sender, to, message))
+
+    async def asking(self: GroupSumAsker, columns: Sequence[Ints], keep: KeptSecrets) -> dict[PartyId, list[Ints]]:
+        sums = await ask(self, columns, keep)
+        # The wrapped object's own state: there is no other place where the vectors and their shapes meet.
+        purpose, shapes = self._conversation.purpose, self._shapes  # noqa: SLF001
+        features = {party: shape.features for party, shape in shapes.items()}
+        notes.batches.append(Batch(purpose, features, tuple(columns), {p: tuple(s) for p, s in sums.items()}))
+        return sums
+
+    def decrypting(self: TotalsSecret, total: bytes, rows: int) -> Ints:
+        values = decrypt(self, total, rows)
+        notes.totals.append(values)
+        return values
+
+    _put((receiving, sending, asking, decrypting))
+    try:
+        yield notes
+    finally:
+        _put(originals)
+
+
+def _put(functions: tuple[Any, Any, Any, Any]) -> None:
+    places = ((LocalNetwork, "receive"), (LocalNetwork, "send"), (GroupSumAsker, "ask"), (TotalsSecret, "decrypt"))
+    for (owner, name), function in zip(places, functions, strict=True):
+        setattr(owner, name, function)
