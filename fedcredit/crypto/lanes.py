@@ -31,7 +31,11 @@ _ONE = ir.Constant(_V32, [1] * LANES)
 
 
 def compiled(function: _Function) -> _Function:
-    """Compiles a kernel, kept on disk; it runs with the interpreter's lock released, so threads share the cores."""
+    """Compiles a kernel, kept on disk; it runs with the interpreter's lock released, so threads share the cores.
+
+    Hazard for developers: what is kept is made anew when the kernel's own file changes, not when a file changes that it
+    calls into. After an edit of this module or of `ring`, remove the ``*.nbi`` files beside them.
+    """
     return cast("_Function", njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
