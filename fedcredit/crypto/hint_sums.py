@@ -43,10 +43,9 @@ def bin_masks(codes: NDArray[np.uint16], first: int, masks: NDArray[np.uint8]) -
 
 
 @compiled
-def _blinded(
-    ring: Ring, at: int, blind: NDArray[np.int8], alpha: U32, total: NDArray[np.uint64], x: U32, scratch: U32
-) -> None:
-    """Sets total to alpha_1 u + alpha_2 u', transformed, unreduced."""
+def _blinded(ring: Ring, at: int, blind: NDArray[np.int8], alpha: U32, total: NDArray[np.uint64], x: U32) -> None:
+    """Sets total to alpha_1 u + alpha_2 u', transformed, unreduced; x is lost."""
+    scratch = np.empty_like(x)
     total[:] = 0
     for m in range(2):
         forward_into(ring, at, blind[m].astype(np.int32), x, scratch)
@@ -79,11 +78,11 @@ def _bin_hints(
 ) -> None:
     bins, blocks, size = masks.shape
     total = np.empty(size * LANES, np.uint64)
-    x, scratch = np.empty(total.size, np.uint32), np.empty(total.size, np.uint32)
+    x = np.empty(total.size, np.uint32)
     for k in range(bins):
         for at in range(ring.primes.size):
             ready = ring.ready[at]
-            _blinded(ring, at, blind[k], alpha, total, x, scratch)
+            _blinded(ring, at, blind[k], alpha, total, x)
             pending = 2
             for block in range(blocks):
                 mask = masks[k, block]
@@ -122,7 +121,7 @@ def _weight_hint(
     total = np.empty(polynomials.shape[1], np.uint64)
     x, scratch = np.empty(total.size, np.uint32), np.empty(total.size, np.uint32)
     for at in range(ring.primes.size):
-        _blinded(ring, at, blind, alpha, total, x, scratch)
+        _blinded(ring, at, blind, alpha, total, x)
         pending = 2
         for block in range(polynomials.shape[0]):
             forward_into(ring, at, polynomials[block], x, scratch)

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG001, PLR0917
+# ruff: noqa: ARG001, PLR0913, PLR0917
 # Each step declares the arguments that its compiled form takes; the compiler, not the body, reads them.
 """Eight 32-bit lanes at once, for the compiled kernels of `fedcredit.crypto.ring`.
 
