@@ -1,5 +1,3 @@
-# ruff: noqa: PLR0917
-# Compiled kernels take their arrays one by one.
 """The kernels of the hinted group sum: hints of bins, sums of residues, dot products with one coefficient.
 
 All are exact integer code without a secret-dependent table of the asker's: the answerer's memory accesses follow its
