@@ -155,7 +155,7 @@ def secant_update(information: Floats, points: Sequence[Floats], gradients: Sequ
         float64 (k + 1, k + 1), positive definite when the input is.
     """
     corrected = information
-    for point, gradient in list(zip(points[:-1], gradients[:-1], strict=True))[-3:]:
+    for point, gradient in list(zip(points[:-1], gradients[:-1], strict=True)):
         step, change = points[-1] - point, gradient - gradients[-1]
         if float(step @ change) <= 0:  # no curvature seen along it; the update would not stay positive definite
             continue

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from fedcredit.kernels.calibration import prior_shift, recalibrate
 from fedcredit.kernels.metrics import auc, brier, ece, gini, ks, log_loss
 from fedcredit.kernels.points import PointScale, logit_of_points, probability_of_bad
+from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.scorecard.roles import LabelResult
 from fedcredit.runtime.oracle import Pooled, PooledResult
 from fedcredit.spec.model import ScorecardSection
 
-__all__ = ["HeldOut", "calibration", "held_out", "measure", "reference_risk"]
+__all__ = ["HeldOut", "Reference", "calibration", "held_out", "measure", "reference"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -82,16 +83,31 @@ def calibration(rows: HeldOut, rules: ScorecardSection) -> dict[str, Any]:
     }
 
 
-def reference_risk(pooled: Pooled, result: PooledResult) -> Floats | None:
-    """Risk of the held-out rows by scikit-learn's logistic regression on the pooled WOE columns; None if not there."""
+@dataclass(frozen=True)
+class Reference:
+    """What the field's library makes of the pooled WOE columns.
+
+    Args:
+        risk: float64 (m,), log-odds of bad of the held-out rows.
+        coefficients: float64 (k + 1,), log-odds of good on WOE, intercept first.
+    """
+
+    risk: Floats
+    coefficients: Floats
+
+
+def reference(pooled: Pooled, result: PooledResult) -> Reference | None:
+    """scikit-learn's logistic regression, no penalty, on the kept WOE columns; None where it is not installed."""
     try:
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - optional, for comparison only
     except ImportError:
         return None
-    woe = result.woe.astype(np.float64)
+    woe = result.woe.astype(np.float64) * WOE_UNIT
     train, test = woe[pooled.index.train], woe[pooled.index.test]
-    model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(train * 0.05, pooled.bad[pooled.index.train])
-    return np.asarray(model.decision_function(test * 0.05), dtype=np.float64)
+    model = LogisticRegression(C=np.inf, solver="newton-cholesky", tol=1e-10, max_iter=1000)
+    model.fit(train, ~pooled.bad[pooled.index.train])
+    coefficients = np.concatenate([model.intercept_, model.coef_[0]]).astype(np.float64)
+    return Reference(-np.asarray(model.decision_function(test), dtype=np.float64), coefficients)
 
 
 def point_scale(rules: ScorecardSection) -> PointScale:

@@ -341,13 +341,17 @@ def _metrics(
     federated = quality.measure(rows.bad, -rows.score, rows.sample_probability)
     pooled_measures = quality.measure(rows.bad, -together.fitted.scores)
     own = quality.measure(rows.bad, -rows.alone) if alone is not None and rows.alone is not None else None
-    reference = quality.reference_risk(pooled, together)
-    library = None if reference is None else quality.measure(rows.bad, reference)
+    reference = quality.reference(pooled, together)
+    library = None if reference is None else quality.measure(rows.bad, reference.risk)
+    difference = None
+    if reference is not None:
+        difference = float(np.abs(reference.coefficients - together.fitted.coefficients).max())
     return {
         **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
         "auc_label_holder_alone": own["auc"] if own else None,
         "auc_pooled_plaintext": pooled_measures["auc"],
         "auc_pooled_reference": library["auc"] if library else None,
+        "coefficients_from_reference": difference,
         "scores_equal_pooled_plaintext": bool(np.array_equal(rows.score, together.fitted.scores)),
         "metrics": {"federated": federated, "alone": own, "pooled_plaintext": pooled_measures, "reference": library},
         "calibration": quality.calibration(rows, spec.scorecard),

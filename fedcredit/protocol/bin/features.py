@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fedcredit.crypto.prg import Entropy, uniform_below
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import DataError
-from fedcredit.kernels.stability import population_stability
 from fedcredit.kernels.prebin import PrebinRules, Prebins, fit_prebins
+from fedcredit.kernels.stability import population_stability
 from fedcredit.kernels.woe import BinningRules, MergedBins, merge_bins
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.messages import FeatureShape

@@ -19,7 +19,7 @@ from fedcredit.kernels.points import PointScale, integer_points, split_points
 from fedcredit.kernels.selection import Dropped
 from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.bin.features import BinnedFeature
-from fedcredit.protocol.scorecard.plan import RESIDUAL_UNIT, WEIGHT_UNIT, FitPlan
+from fedcredit.protocol.scorecard.plan import WEIGHT_UNIT, FitPlan
 from fedcredit.spec.model import ScorecardSection
 
 __all__ = ["FitSums", "FittedScorecard", "fit_scorecard"]
@@ -27,7 +27,7 @@ __all__ = ["FitSums", "FittedScorecard", "fit_scorecard"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_CONVERGED = 1e-5  # largest step of a coefficient after which ``mle`` asks no more
+_CONVERGED = 1e-4  # largest step of a coefficient after which no more is asked: below it totals differ by rounding
 
 
 class FitSums(Protocol):
@@ -104,7 +104,7 @@ async def fit_scorecard(
     scale = PointScale(base_score=rules.base_score, base_odds=rules.base_odds, pdo=rules.pdo)
     unit = float(plan.unit) or scale.factor
     columns = list(zip(kept, chosen, strict=True))
-    fit = _Fit(sums, columns, good.astype(np.float64), moments, rules.ridge, (unit, plan.rounds))
+    fit = _Fit(sums, columns, good.astype(np.float64), moments, rules.ridge, (unit, plan))
     coefficients, information, totals = await fit.run()
     woe = [feature.merged.woe for feature in chosen]
     points = integer_points(split_points(scale, float(coefficients[0]), coefficients[1:], woe))
@@ -131,12 +131,12 @@ class _Fit:
         good: Floats,
         moments: Moments,
         ridge: float,
-        plan: tuple[float, int],
+        plan: tuple[float, FitPlan],
     ) -> None:
         self._sums, self._good, self._moments, self._ridge = sums, good, moments, ridge
         self._places = [place for place, _ in columns]
         self._features = [feature for _, feature in columns]
-        self._unit, self._rounds = plan
+        self._unit, self._plan = plan
 
     async def run(self) -> tuple[Floats, Floats, int]:
         """Coefficients, information, number of totals spent."""
@@ -146,7 +146,7 @@ class _Fit:
         totals: list[Floats] = []
         visited: list[Floats] = []
         gradients: list[Floats] = []
-        for _ in range(self._rounds):
+        for _ in range(self._plan.rounds):
             slopes = zip(point[1:], self._features, strict=True)
             tables = [np.rint(self._unit * slope * feature.merged.woe).astype(np.int64) for slope, feature in slopes]
             units = await self._sums.totals(tables)
@@ -165,17 +165,18 @@ class _Fit:
         return point, information, len(known)
 
     async def _gradient(self, point: Floats, total: Floats) -> tuple[Floats, WeightedSums]:
+        unit = self._plan.residual_unit
         p = np.exp(-np.logaddexp(0.0, -total))
-        residual = np.rint((self._good - p) * RESIDUAL_UNIT).astype(np.int64)
+        residual = np.rint((self._good - p) * unit).astype(np.int64)
         weight = np.rint(p * (1 - p) * WEIGHT_UNIT).astype(np.int64)
         by_bin = await self._sums.by_bin(residual, weight)
         k = len(self._features)
         gradient, columns, squares = np.empty(k + 1), np.empty(k), np.empty(k)
-        gradient[0] = residual.sum() / RESIDUAL_UNIT
+        gradient[0] = residual.sum() / unit
         for column, (place, feature) in enumerate(zip(self._places, self._features, strict=True)):
             residuals, weights = by_bin[place]
             woe = feature.merged.woe
-            gradient[column + 1] = woe @ residuals / RESIDUAL_UNIT
+            gradient[column + 1] = woe @ residuals / unit
             columns[column] = woe @ weights / WEIGHT_UNIT
             squares[column] = woe**2 @ weights / WEIGHT_UNIT
         gradient[1:] -= self._ridge * point[1:]

@@ -16,7 +16,6 @@ from fedcredit.wire.disclosure import Cost, CostKind
 __all__ = [
     "BITS_PER_TOTAL",
     "FIT_UNIT",
-    "RESIDUAL_UNIT",
     "TOTAL_BOUND",
     "WEIGHT_UNIT",
     "FitPlan",
@@ -25,8 +24,9 @@ __all__ = [
     "plan_fit",
 ]
 
-RESIDUAL_UNIT = 1 << 14
-"""Residuals are rounded to 2^-14: a coefficient moves by less than 1e-5 of its value at 20,000 rows."""
+_RESIDUAL_UNIT, _MLE_RESIDUAL_UNIT = 1 << 14, 1 << 20
+"""Residuals are rounded to 2^-14, so that they share a vector with the weights; ``mle`` goes to the optimum and rounds
+to 2^-20."""
 
 WEIGHT_UNIT = 1 << 10
 """Weights p(1-p) are rounded to 2^-10; they enter the step's matrix, never the gradient."""
@@ -41,7 +41,6 @@ BITS_PER_TOTAL = 12.0
 """Bits a total in integer points discloses at most; a holder refuses tables that would disclose more."""
 
 _MLE_TOTALS = 6
-_STEP_FIELDS = (Field(RESIDUAL_UNIT), Field(WEIGHT_UNIT // 4))
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class FitPlan:
         bits_per_total: Bits one total may disclose about a row.
         unit: Totals are integers; this many make one logit. 0: points, so ``pdo / ln 2`` make one.
         noise_units: Standard deviation of a holder's noise on each total, in units; 0 = none.
+        residual_unit: Residuals are integers; this many make one.
         step_units: A holder rounds its partial to multiples of this, at random; 1 = not at all.
     """
 
@@ -61,11 +61,17 @@ class FitPlan:
     unit: int
     noise_units: float
     step_units: int
+    residual_unit: int
+
+    @property
+    def step_fields(self) -> tuple[Field, Field]:
+        """Residual and weight of one batch of the fit."""
+        return Field(self.residual_unit), Field(WEIGHT_UNIT // 4)
 
     def bins(self, session: Session, rows: int, own_columns: int) -> Conversation:
         """Sums by merged bin: the label holder's own columns, then a batch a round."""
         own = ((Field(WOE_LIMIT_UNITS),) * own_columns,) if own_columns else ()
-        batches = own + (_STEP_FIELDS,) * self.rounds
+        batches = own + (self.step_fields,) * self.rounds
         return Conversation(session, "scorecard/bins", batches, rows)
 
     @staticmethod
@@ -85,8 +91,8 @@ def plan_fit(rules: ScorecardSection) -> FitPlan:
     if rules.fit == "mle":
         step = max(1, round(rules.mle_step * FIT_UNIT))
         bits = BITS_PER_TOTAL / 2 if step >= FIT_UNIT / 16 else 40.0  # fine steps are a total of every bin
-        return FitPlan(_MLE_TOTALS, bits, FIT_UNIT, rules.mle_noise * FIT_UNIT, step)
-    return FitPlan(rules.max_totals if rules.fit == "one-step" else 0, BITS_PER_TOTAL, 0, 0.0, 1)
+        return FitPlan(_MLE_TOTALS, bits, FIT_UNIT, rules.mle_noise * FIT_UNIT, step, _MLE_RESIDUAL_UNIT)
+    return FitPlan(rules.max_totals if rules.fit == "one-step" else 0, BITS_PER_TOTAL, 0, 0.0, 1, _RESIDUAL_UNIT)
 
 
 def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: int) -> tuple[Cost, ...]:
@@ -98,7 +104,7 @@ def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: 
         own_columns: Candidates of the label holder.
         others: Candidates of all other feature holders.
     """
-    equations = own_columns + len(names) - 1 + others + len(_STEP_FIELDS) * plan.rounds
+    equations = own_columns + len(names) - 1 + others + len(plan.step_fields) * plan.rounds
     costs = [Cost(CostKind.EQUATIONS, name, equations) for name in names]
     bits = max(plan.rounds * plan.bits_per_total, BITS_PER_TOTAL)  # a row is trained on or scored, never both
     return (*costs, Cost(CostKind.ROW_BITS, "", bits))

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import DataError, SpecError
 from fedcredit.kernels.selection import Budget, Dropped
-from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.align.feature_holder import align_plain as align_holder
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.align.label_holder import align_plain as align_leader
-from fedcredit.protocol.bin.messages import SCHEMA as BIN
+from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.feature_holder import AnswerInputs, answer_bins
 from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
 from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
+from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import KeptSecrets, agree
