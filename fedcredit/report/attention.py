@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from fedcredit.kernels.stability import MOVING
 from fedcredit.report.files import Summary
-from fedcredit.report.parts import Card, Meter
+from fedcredit.report.parts import Card, Learned, Meter
 from fedcredit.report.words import count, decimals, join, percent, signed
 
-__all__ = ["points"]
+__all__ = ["Seen", "points"]
 
 _SIGNIFICANT: Final = 0.05  # customary level of a coefficient's test
 _TOO_STRONG: Final = 0.5  # beyond it a feature may know the answer: Siddiqi, "Credit Risk Scorecards" (2006), ch. 6
@@ -21,34 +22,52 @@ _FEW_BADS: Final = 200  # below it the standard error of an AUC near 0.75 passes
 _SAME_AUC: Final = 5e-4  # a printed digit
 
 
-def points(
-    summary: Summary, cards: Sequence[Card], meters: Sequence[Meter], recomputed: float, error: float
-) -> list[str]:
-    """What lies outside the limits.
+@dataclass(frozen=True)
+class Seen:
+    """What the report found.
 
     Args:
-        summary: The run.
         cards: Features of the scorecard as the reader may see them.
         meters: Disclosure ledgers.
-        recomputed: AUC from the predictions.
+        lessons: What each party learned.
+        auc: AUC from the predictions.
         error: Expected calibration error from the predictions.
-
-    Returns:
-        Sentences, the gravest first; empty if all is inside.
     """
+
+    cards: Sequence[Card]
+    meters: Sequence[Meter]
+    lessons: Sequence[Learned]
+    auc: float
+    error: float
+
+
+def points(summary: Summary, seen: Seen) -> list[str]:
+    """What lies outside the limits, as sentences, the gravest first; empty if all is inside."""
     return [
-        *_run(summary, recomputed),
-        *_measures(summary, error),
-        *_features(cards),
-        *_ledgers(meters),
+        *_run(summary, seen.auc),
+        *_unbounded(seen.lessons),
+        *_measures(summary, seen.error),
+        *_features(seen.cards),
+        *_ledgers(seen.meters),
     ]
+
+
+def _unbounded(lessons: Sequence[Learned]) -> list[str]:
+    found = []
+    for group in lessons:
+        for lesson in group.lessons:
+            if lesson.unbounded:
+                what, why = lesson.learns, lesson.bound.partition(":")[2].strip()
+                named = f"{what[0].lower()}{what[1:]}{f' ({why})' if why else ''}"
+                found.append(f"{group.receiver}, learns without a bound: {named}.")
+    return found
 
 
 def _run(summary: Summary, recomputed: float) -> list[str]:
     found = []
     if not summary.encryption.enabled:
         found.append("Encryption was off. Nothing in this report speaks for privacy.")
-    if summary.entropy != "system":
+    if summary.entropy not in (None, "system"):
         found.append(
             "Keys came from a fixed seed so that the run can be repeated exactly. Whoever has the seed can open every "
             "message: for simulations only."
@@ -76,11 +95,11 @@ def _measures(summary: Summary, error: float) -> list[str]:
         found.append(
             f"Only {count(summary.positives_test)} held-out bads (fewer than {_FEW_BADS}): read AUC with care."
         )
-    shifted = summary.calibration.true_bad_rate is not None
-    if error > _MISCALIBRATED and not shifted:
+    if error > _MISCALIBRATED:
         found.append(f"Predicted bad rates are off by {percent(error)} on average (limit {percent(_MISCALIBRATED)}).")
     slope = summary.calibration.slope
-    if slope is not None and abs(slope - 1) > _SLOPE:
+    doubt = 2 * (summary.calibration.slope_error or 0.0)
+    if slope is not None and abs(slope - 1) > max(_SLOPE, doubt):
         side = "too extreme" if slope < 1 else "too cautious"
         found.append(
             f"Calibration slope {decimals(slope, 2)}: predictions are {side} (1.00 ± {_SLOPE:.2f} is accepted)."

@@ -22,7 +22,7 @@ _HALF = (4.6, 3.9)
 """Size in inches of a chart that shares its row with another."""
 
 _ROW_HEIGHT = 0.27
-_LONGEST = 26  # letters of a name on an axis; the tables give it in full
+_LONGEST = 30  # letters of a name on an axis; the tables give it in full
 _HISTOGRAM_BINS = 36
 
 
@@ -239,15 +239,13 @@ def iv_ranking(entries: Sequence[tuple[str, str, float]], colours: Mapping[str, 
         entries: (feature, owner, information value), strongest first.
         colours: Colour of each owner.
     """
-    drawn = [Bar(name, value, f"{decimals(value)}  {owner}", colours[owner]) for name, owner, value in entries]
+    drawn = [Bar(name, value, decimals(value), colours[owner]) for name, owner, value in entries]
     return bars("iv", "Information value by feature", drawn)
 
 
 def stability(entries: Sequence[tuple[str, str, float]], colours: Mapping[str, str]) -> Markup:
     """Population stability of each feature against the limits 0.10 and 0.25."""
-    drawn = [
-        Bar(name, max(value, 0.0), f"{decimals(value)}  {owner}", colours[owner]) for name, owner, value in entries
-    ]
+    drawn = [Bar(name, max(value, 0.0), decimals(value), colours[owner]) for name, owner, value in entries]
     limits = {MOVING: f"{decimals(MOVING, 2)} watch", MOVED: f"{decimals(MOVED, 2)} shifted"}
     return bars("stability", "Population stability by feature", drawn, limits)
 

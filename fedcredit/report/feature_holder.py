@@ -49,8 +49,8 @@ def feature_holder_view(run: Path, summary: Summary, party: str) -> dict[str, ob
         "cards": cards,
         "bins": sum(len(entry.bins) for entry in cards),
         "dropped": dropped_rows(card_file.dropped, party),
-        "learned": learned(leakage, lambda receiver: receiver in mine),
-        "disclosed": learned(leakage, lambda receiver: receiver in known - mine),
+        "learned": learned(leakage, lambda receiver: receiver in mine, summary.bank),
+        "disclosed": learned(leakage, lambda receiver: receiver in known - mine, summary.bank),
         "meters": ledgers,
         "leak": leakage.statistical_leak_log2,
         "most_used": max(

@@ -62,7 +62,9 @@ class Disclosure(msgspec.Struct, frozen=True):
     equations_per_feature: float | None = None
     cap: float | None = None
     bits_per_row: float | None = None
+    bits_per_row_cap: float | None = None
     bins_returned: float | None = None
+    bins_returned_cap: float | None = None
     noise_rows: float | None = None
     statistical_leak_log2: float | None = None
 
@@ -83,6 +85,7 @@ class Calibration(msgspec.Struct, frozen=True):
 
     intercept: float | None = None
     slope: float | None = None
+    slope_error: float | None = None
     true_bad_rate: float | None = None
 
 
@@ -103,7 +106,7 @@ class Summary(msgspec.Struct, frozen=True):
     name: str | None = None
     model: str = "scorecard"
     mode: str | None = None
-    entropy: str = "system"
+    entropy: str | None = None
     rows_train: int | None = None
     rows_test: int | None = None
     positives_test: int | None = None
@@ -114,6 +117,7 @@ class Summary(msgspec.Struct, frozen=True):
     auc_label_holder_alone: float | None = None
     auc_pooled_plaintext: float | None = None
     auc_pooled_reference: float | None = None
+    scores_equal_pooled_plaintext: bool | None = None
     metrics: Compared = Compared()
     fit: Fit = Fit()
     calibration: Calibration = Calibration()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedcredit.kernels.metrics import auc, brier, calibration_curve, ece, gain_table, gini, ks
 from fedcredit.report import charts
-from fedcredit.report.attention import points
+from fedcredit.report.attention import Seen, points
 from fedcredit.report.files import Leakage, Metrics, Sent, Summary
 from fedcredit.report.parts import Card, budget_words, cards_of, dropped_rows, learned, meters, owner_colours, routes
 from fedcredit.report.read import (
@@ -63,7 +63,7 @@ def label_holder_view(run: Path, summary: Summary) -> dict[str, object]:
     colours = owner_colours((*parties, *sorted({feature.owner for feature in card_file.features} - set(parties))))
     cards = cards_of(card_file.features, summary.bank)
     figures, ledgers = _figures(held_out), meters(leakage)
-    leak = _leak(summary, leakage)
+    leak, lessons = _leak(summary, leakage), learned(leakage, lambda _: True, summary.bank)
     return {
         "colours": colours,
         "figures": figures,
@@ -76,14 +76,14 @@ def label_holder_view(run: Path, summary: Summary) -> dict[str, object]:
         "reference": _reference(summary, figures.auc),
         "budget": budget_words(summary, leak),
         "leak": leak,
-        "attention": points(summary, cards, ledgers, figures.auc, figures.ece),
+        "attention": points(summary, Seen(cards, ledgers, lessons, figures.auc, figures.ece)),
         "card_file": card_file,
         "owners": _by_owner(cards, colours),
         "cards": sorted(cards, key=_strength),
         "dropped": dropped_rows(card_file.dropped, summary.bank),
         "gain": gain_table(held_out.bad, -held_out.score),
         "curve": calibration_curve(held_out.bad, held_out.probability),
-        "learned": learned(leakage, lambda _: True),
+        "learned": lessons,
         "meters": ledgers,
         "routes": routes(sent),
         "heads": read_heads(run),
@@ -144,14 +144,15 @@ def _equality(summary: Summary) -> tuple[str, str]:
             "Not compared with pooled plain data.",
             "Only a simulation holds all rows in one place and can make that comparison.",
         )
-    if ours == pooled:
+    if ours == pooled and summary.scores_equal_pooled_plaintext is not False:
+        same = "every held-out row the same score and " if summary.scores_equal_pooled_plaintext else ""
         return (
             "Federated = pooled plaintext.",
-            f"The same computation on the pooled plain rows gives AUC {decimals(pooled, 6)}, equal in every digit.",
+            f"The same computation on pooled plain rows gives {same}AUC {decimals(pooled, 6)}, equal in every digit.",
         )
     return (
         "Federated differs from pooled plaintext.",
-        f"AUC {decimals(ours, 6)} against {decimals(pooled, 6)}. The two must be equal; do not use this model.",
+        f"AUC {decimals(ours, 6)} against {decimals(pooled, 6)}, or unequal scores. Do not use this model.",
     )
 
 
@@ -191,14 +192,24 @@ def _charts(
         "distribution": charts.distribution(held_out),
         "calibration": charts.calibration(calibration_curve(held_out.bad, held_out.probability), error),
     }
-    ranked = [(card.name, card.owner, card.feature.iv) for card in cards if card.feature.iv is not None]
+    ranked = [(card.full_name, card.owner, card.feature.iv) for card in cards if card.feature.iv is not None]
     if ranked:
         ranked.sort(key=lambda entry: -entry[2])
         drawn["iv"] = charts.iv_ranking(ranked, colours)
-    moved = [(card.name, card.owner, card.feature.stability) for card in cards if card.feature.stability is not None]
+    moved = [
+        (card.full_name, card.owner, card.feature.stability) for card in cards if card.feature.stability is not None
+    ]
     if moved:
         moved.sort(key=lambda entry: -entry[2])
         drawn["stability"] = charts.stability(moved, colours)
     if sent:
         drawn["traffic"] = charts.traffic(sent, colours)
     return drawn
+
+
+def _ranked(cards: Sequence[Card], values: Sequence[float | None]) -> list[tuple[str, str, float]]:
+    """Name, owner and value of the features that have one, largest first."""
+    pairs = zip(cards, values, strict=True)
+    return sorted(
+        ((card.full_name, card.owner, value) for card, value in pairs if value is not None), key=lambda entry: -entry[2]
+    )

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcredit.report.files import Dropped, Encryption, Feature, Leakage, LedgerPage, Sent, Spent, Step, Summary
+from fedcredit.report.files import Dropped, Encryption, Feature, Leakage, LedgerPage, Sent, Spent, Summary
 from fedcredit.report.svg import OWNERS
 from fedcredit.report.words import amount, count, decimals, dropped_reason, join, percent, power_of_two, role_name, size
+from fedcredit.types import Role
 
 __all__ = [
     "BinRow",
     "Card",
     "DroppedRow",
     "Learned",
+    "Lesson",
     "Meter",
     "Route",
     "budget_words",
@@ -65,6 +67,11 @@ class Card:
     feature: Feature
     bins: list[BinRow]
 
+    @property
+    def full_name(self) -> str:
+        """A name that no other feature of the run has: another party's code with its owner."""
+        return self.name if self.own else f"{self.owner} {self.name}"
+
 
 @dataclass(frozen=True)
 class DroppedRow:
@@ -76,11 +83,32 @@ class DroppedRow:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """One thing learned, its bound, and every message field that teaches it."""
+
+    learns: str
+    bound: str
+    fields: list[str]
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether the bound says that there is none."""
+        return self.bound.startswith("None")
+
+
+@dataclass(frozen=True)
 class Learned:
-    """All that one receiver learns, step by step."""
+    """All that one receiver learns.
+
+    Args:
+        receiver: Role in words, or a party.
+        lessons: What it learns.
+        empty: What reaches it but tells it nothing, or what is public anyway.
+    """
 
     receiver: str
-    steps: list[Step]
+    lessons: list[Lesson]
+    empty: list[Lesson]
 
 
 @dataclass(frozen=True)
@@ -149,7 +177,7 @@ def _card(feature: Feature, party: str, least: float, span: float) -> Card:
         here = None if part.goods is None or part.bads is None else part.goods + part.bads
         lines.append(
             BinRow(
-                label=part.label if own and part.label else f"bin {number}",
+                label=_label(part.label, feature.kind) if own and part.label else f"bin {number}",
                 share=percent(None if here is None or rows == 0 else here / rows),
                 bad_rate=percent(part.bads / here if here and part.bads is not None else None),
                 woe=decimals(part.woe, 2),
@@ -163,6 +191,11 @@ def _card(feature: Feature, party: str, least: float, span: float) -> Card:
     return Card(name, feature.owner, own, round(-100 * least / span, 2), feature, lines)
 
 
+def _label(label: str, kind: str | None) -> str:
+    at_most = "<= "
+    return f"≤ {label.removeprefix(at_most)}" if kind == "numeric" and label.startswith(at_most) else label
+
+
 def dropped_rows(dropped: Sequence[Dropped], party: str) -> list[DroppedRow]:
     """Dropped features in words, with names only of the reader's own."""
     return [
@@ -171,13 +204,30 @@ def dropped_rows(dropped: Sequence[Dropped], party: str) -> list[DroppedRow]:
     ]
 
 
-def learned(leakage: Leakage, wanted: Callable[[str], bool]) -> list[Learned]:
-    """Steps grouped by receiver, receivers in the order of their first step."""
-    groups: dict[str, list[Step]] = {}
+def learned(leakage: Leakage, wanted: Callable[[str], bool], bank: str) -> list[Learned]:
+    """Steps grouped by receiver, receivers in the order of their first step; equal lessons are told once."""
+    groups: dict[str, dict[tuple[str, str], Lesson]] = {}
     for step in leakage.steps:
         if wanted(step.receiver):
-            groups.setdefault(step.receiver, []).append(step)
-    return [Learned(role_name(receiver), steps) for receiver, steps in groups.items()]
+            told = groups.setdefault(step.receiver, {})
+            lesson = told.setdefault((step.learns, step.bound), Lesson(_upper(step.learns), _upper(step.bound), []))
+            lesson.fields.append(f"{step.message} / {step.field}")
+    return [
+        Learned(
+            f"{role_name(receiver)}, {bank}" if receiver == Role.LABEL_HOLDER else role_name(receiver),
+            [lesson for lesson in told.values() if not _tells_nothing(lesson)],
+            [lesson for lesson in told.values() if _tells_nothing(lesson)],
+        )
+        for receiver, told in groups.items()
+    ]
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _tells_nothing(lesson: Lesson) -> bool:
+    return lesson.learns.startswith("Nothing") or lesson.bound.startswith(("Public", "Known from"))
 
 
 def meters(leakage: Leakage, only: str | None = None) -> list[Meter]:
@@ -200,7 +250,7 @@ def _page(party: str, page: LedgerPage) -> list[Meter]:
         ("Bits disclosed about each row", page.row_bits, ""),
         ("Bins whose weight of evidence was returned", page.bins_returned, ""),
     ):
-        if spent is not None:
+        if spent is not None and (spent.largest or spent.spent):
             lines.append(_meter(party, page.counterparty or "all", currency, spent, note))
     return lines
 
@@ -235,17 +285,21 @@ def commit(git: str | Mapping[str, str | bool | None] | None) -> str:
     return f"{git.get('commit') or 'not recorded'}{changed}"
 
 
+def _capped(cap: float | None) -> str:
+    return "" if cap is None else f" (cap {amount(cap)})"
+
+
 def budget_words(summary: Summary, leak: float | None) -> list[str]:
     """What encryption and ledger leave open, one sentence each."""
     spent = summary.disclosure
     words = []
-    if spent.equations_per_feature is not None and spent.cap is not None:
-        words.append(f"At most {amount(spent.equations_per_feature)} sums about one feature (cap {amount(spent.cap)})")
+    if spent.equations_per_feature is not None:
+        words.append(f"{amount(spent.equations_per_feature)} sums about one feature{_capped(spent.cap)}")
     if spent.bits_per_row is not None:
-        words.append(f"{amount(spent.bits_per_row)} bits about each row")
+        words.append(f"{amount(spent.bits_per_row)} bits about each row{_capped(spent.bits_per_row_cap)}")
     if spent.bins_returned is not None:
-        words.append(f"{amount(spent.bins_returned)} bins returned to their owners")
-    sentences = [f"{join(words)}."] if words else []
+        words.append(f"{amount(spent.bins_returned)} bins returned to an owner{_capped(spent.bins_returned_cap)}")
+    sentences = [f"At most {join(words)}."] if words else []
     if summary.encryption.enabled and leak is not None:
         sentences.append(f"Beyond these the encrypted answers give away at most {power_of_two(leak)} (statistical).")
     return sentences

@@ -31,6 +31,7 @@ __all__ = [
 
 _NEEDED: Final = ("label", "score", "probability")
 _ALONE: Final = "score_alone"
+_SAMPLE: Final = "sample_probability"
 
 T = TypeVar("T")
 Ints = NDArray[np.int64]
@@ -44,7 +45,8 @@ class Predictions:
     Args:
         bad: int64 (n,), 1 = the enterprise defaulted.
         score: float64 (n,), points of all parties together; higher is safer.
-        probability: float64 (n,) of bad, in [0, 1].
+        probability: float64 (n,) of bad, in [0, 1], among rows sampled like these; where the run states a true bad rate
+            this is not the probability it shifts to that rate.
         alone: float64 (n,), the label holder's own scorecard, higher is safer; None if the run made none.
     """
 
@@ -116,7 +118,7 @@ def read_predictions(run: Path) -> Predictions:
     data = _bytes(run / name, run)
     try:
         held = set(pl.read_parquet_schema(data))
-        wanted: list[str] = [column for column in (*_NEEDED, _ALONE) if column in held]
+        wanted: list[str] = [column for column in (*_NEEDED, _ALONE, _SAMPLE) if column in held]
         frame = pl.read_parquet(data, columns=wanted)
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError("report.damaged-file", f"{name} is damaged: it is not a readable Parquet file") from error
@@ -127,9 +129,10 @@ def read_predictions(run: Path) -> Predictions:
     bad = _column(frame, "label", name)
     if set(np.unique(bad)) != {0.0, 1.0}:
         raise DataError("report.damaged-file", f"{name}: column 'label' must hold both 0 and 1 and nothing else")
-    probability = _column(frame, "probability", name)
+    column = _SAMPLE if _SAMPLE in held else "probability"
+    probability = _column(frame, column, name)
     if probability.min() < 0 or probability.max() > 1:
-        raise DataError("report.damaged-file", f"{name}: column 'probability' leaves the range 0 to 1")
+        raise DataError("report.damaged-file", f"{name}: column {column!r} leaves the range 0 to 1")
     has_alone = _ALONE in held and frame[_ALONE].null_count() < frame.height
     return Predictions(
         bad.astype(np.int64),

@@ -135,7 +135,8 @@ def role_name(receiver: str) -> str:
 def dropped_reason(dropped: Dropped) -> str:
     """Why a feature did not enter, as one sentence."""
     value, limit = dropped.value, dropped.limit
-    others = [dropped.against] if isinstance(dropped.against, str) else dropped.against or []
+    named = [dropped.against] if isinstance(dropped.against, str) else dropped.against or []
+    others = [name for name in named if name]
     against = f" with {join(others)}" if others else ""
     texts = {
         "iv": f"Information value {decimals(value)} is below the minimum {decimals(limit)}.",

@@ -195,14 +195,17 @@ def test_encryption_is_said_in_large_letters(run: Path, page: str) -> None:
 
 def test_what_is_outside_its_limits_is_named(run: Path, page: str) -> None:
     assert "unexpected sign" not in page
+    assert "without a bound" not in page
     _edit(run / "summary.json", lambda summary: summary.update(auc_test=0.5, entropy="seeded"))
     _edit(run / "model/bank/scorecard.json", lambda card: card["features"][6].update(sign_ok=False, p_value=0.4))
+    _edit(run / "leakage.json", lambda leakage: leakage["steps"][0].update(learns="every id", bound="none: a test"))
     text = build_report(run).read_text(encoding="utf-8")
     assert "Coefficient with the unexpected sign: tax_office F1" in text
     assert "tax_office F1 (p 0.40)" in text
     assert "Federated differs from pooled plaintext." in text
     assert "The summary states AUC 0.500" in text
     assert "Keys came from a fixed seed" in text
+    assert "learns without a bound: every id (a test)." in text
 
 
 @pytest.mark.parametrize(
