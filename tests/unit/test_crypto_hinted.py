@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.crypto.hinted import HintedAnswerer, HintedAsker, unmask
+from fedcredit.crypto.hinted import HintedAnswerer, HintedAsker, decode, unmask
 from fedcredit.crypto.prg import UnsafeSeededEntropy
 from fedcredit.crypto.profiles import GroupSumParameters, derive
 from fedcredit.errors import BoundError, PeerError
@@ -184,3 +184,20 @@ def test_parameters_of_another_profile_are_refused() -> None:
         HintedAsker(other, REFERENCE)
     with pytest.raises(BoundError, match="rlwe-8192 is right"):
         answerer(other)
+
+
+@pytest.mark.parametrize("total", [0, 1, -1, PARAMETERS.sum_bound, -PARAMETERS.sum_bound])
+def test_decoding_is_exact_at_both_ends_of_noise_and_flood(total: int) -> None:
+    p = PARAMETERS
+    lowest = p.delta * total - p.noise_bound
+    highest = p.delta * total + p.noise_bound + p.flood_width - 1
+    for x in (lowest, highest):
+        residues = np.array([[x % prime for prime in p.primes]], dtype=np.int64)
+        assert decode(p, residues).tolist() == [total]
+    for x, other in ((lowest - 1, total - 1), (highest + 1, total + 1)):
+        residues = np.array([[x % prime for prime in p.primes]], dtype=np.int64)
+        if abs(other) > p.sum_bound:
+            with pytest.raises(PeerError, match="beyond the bound"):
+                decode(p, residues)
+        else:
+            assert decode(p, residues).tolist() == [other]
