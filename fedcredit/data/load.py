@@ -95,9 +95,25 @@ def load_table(
         ids=ids,
         label=label,
         columns=columns,
-        digest=table_digest(ids, label, columns),
+        digest=table_digest(ids, None, _everything(raw)),
         time=None if when is None else to_time(when, text=when.name in raw.text, place=place),
     )
+
+
+def _everything(raw: RawTable) -> dict[str, pl.Series]:
+    """All columns of a source: choosing others must not make it "other data" with a fresh disclosure budget.
+
+    Text that reads as numbers throughout is numbers, so that the file's format makes no difference either.
+    """
+    columns = {}
+    for name in raw.frame.columns:
+        column = raw.frame[name]
+        if not column.dtype.is_numeric():
+            column = column.cast(pl.String)
+            column = column.set(column == "", None)
+        numbers = column.cast(pl.Float64, strict=False)
+        columns[name] = numbers if numbers.null_count() == column.null_count() else column
+    return columns
 
 
 def _read(party: PartySection, base: Path) -> RawTable:

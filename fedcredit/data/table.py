@@ -26,8 +26,8 @@ class HolderTable:
         ids: Text ids, unique, none missing, length n.
         label: int8, 1 = defaulted, shape (n,); None at a feature holder. Read-only.
         columns: Feature columns by name, each of length n: Float64, or String for categories; null = missing.
-        digest: Hex SHA-256 of the content, the ledger's data version: the same for the same records in any order of
-            rows or columns.
+        digest: Hex SHA-256 of the whole source, columns that are not used included: the ledger's data version. The same
+            for the same records in any order of rows or columns.
         time: The column that splits train from test by time (Float64, or String that sorts by time), if asked for.
     """
 

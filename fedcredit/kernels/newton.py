@@ -32,6 +32,12 @@ Floats = NDArray[np.float64]
 
 _ITERATIONS = 60  # Newton in a handful of dimensions; ten suffice, the rest is for nearly separable data
 _CONVERGED = 1e-10  # largest step in any weight
+_WORTH = 0.05
+"""Least gain of log-likelihood for which a combination replaces the newest point, a third of a standard error.
+
+Totals are rounded, and a smaller gain may come from fitting the rounding along directions in which they hardly differ.
+"""
+
 _SMALLEST_STEP = 1e-6  # halvings end here: the likelihood is flat to rounding
 
 
@@ -68,7 +74,8 @@ def best_combination(
         ridge: Penalty on the squared coefficients without the intercept.
 
     Returns:
-        The combined coefficients (k + 1,) and the total (n,) under them.
+        The combined coefficients (k + 1,) and the total (n,) under them; the newest ones where no combination is better
+        by a relevant amount.
     """
     constant = np.zeros_like(coefficients[0])
     constant[0] = 1.0
@@ -81,7 +88,7 @@ def best_combination(
     def objective(weight: Floats) -> float:
         return penalised_likelihood(rows @ weight, good, basis @ weight, ridge)
 
-    value = objective(weights)
+    value = newest = objective(weights)
     for _ in range(_ITERATIONS):
         p = _good_probability(rows @ weights)
         gradient = rows.T @ (good - p) - penalty @ weights
@@ -95,6 +102,8 @@ def best_combination(
         weights, value = weights + size * step, candidate
         if np.abs(size * step).max() < _CONVERGED:
             break
+    if value - newest < _WORTH:
+        return coefficients[-1], totals[-1]
     return basis @ weights, rows @ weights
 
 
