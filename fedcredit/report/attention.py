@@ -59,7 +59,7 @@ def _unbounded(lessons: Sequence[Learned]) -> list[str]:
             if lesson.unbounded:
                 what, why = lesson.learns, lesson.bound.partition(":")[2].strip()
                 named = f"{what[0].lower()}{what[1:]}{f' ({why})' if why else ''}"
-                found.append(f"{group.receiver}, learns without a bound: {named}.")
+                found.append(f"{group.receiver}: learns, without a bound, {named}.")
     return found
 
 
@@ -117,7 +117,7 @@ def _features(cards: Sequence[Card]) -> list[str]:
         found.append(f"Coefficient with the unexpected sign: {join(wrong)}. Safer bins would lose points.")
     weak = [card for card in cards if card.feature.p_value is not None and card.feature.p_value > _SIGNIFICANT]
     if weak:
-        named = join([f"{_name(card)} (p {decimals(card.feature.p_value, 2)})" for card in weak])
+        named = join([f"{_name(card)} (p {decimals(card.feature.p_value)})" for card in weak])
         found.append(f"Not significant at {_SIGNIFICANT:.0%}: {named}.".replace("%", " %"))
     moved = [card for card in cards if (card.feature.stability or 0.0) >= MOVING]
     if moved:

@@ -55,7 +55,7 @@ def build_report(run: Path, party: str | None = None) -> Path:
     """
     summary = read_summary(run)
     parties = party_names(summary)
-    if party is not None and party not in parties:
+    if party is not None and (party not in parties or Path(party).name != party):  # a party's name is a folder's name
         raise DataError("report.party", f"no party {party!r} in this run; it has {words.join(list(parties))}")
     shared = _shared(summary)
     if party is None or party == summary.bank:

@@ -94,6 +94,15 @@ LEDGER = {
     },
 }
 
+ENCRYPTION = {
+    "scheme": "Hinted ring-LWE group sums",
+    "profile": "rlwe-8192",
+    "poly_degree": 8192,
+    "plain_modulus_bits": 55,
+    "security_bits": 128,
+    "enabled": True,
+}
+
 
 def _columns(rng: np.random.Generator) -> tuple[dict[tuple[str, str], Ints], Ints, Ints]:
     """Bin of each row and feature, labels, and which rows are held out (1)."""
@@ -115,6 +124,17 @@ def _measures(bad: Ints, risk: NDArray[np.float64], probability: NDArray[np.floa
     if probability is not None:
         found |= {"brier": brier(bad, probability), "ece": ece(bad, probability)}
     return found
+
+
+def _head(owner: str, name: str) -> dict[str, Any]:
+    order = [part[0] for part in FEATURES[owner]].index(name)
+    code = f"{'bank-' if owner == 'bank' else 'F'}{order + 1}"
+    return {"owner": owner, "code": code, "name": name, "kind": "numeric"}
+
+
+def _label(owner: str, name: str, place: int) -> str:
+    text = next(part[3] for part in FEATURES[owner] if part[0] == name)
+    return text.format(20 * place, 20 * (place + 1))
 
 
 def make_run(run: Path) -> Path:
@@ -139,14 +159,10 @@ def make_run(run: Path) -> Path:
     features = []
     for place, (owner, name) in enumerate(keys):
         goods, bads = counts[owner, name]
-        order = [part[0] for part in FEATURES[owner]].index(name)
-        text = FEATURES[owner][order][3]
+        columns = zip(goods, bads, woe[owner, name], points.bins[place], strict=True)
         features.append(
             {
-                "owner": owner,
-                "code": f"{'bank-' if owner == 'bank' else 'F'}{order + 1}",
-                "name": name,
-                "kind": "numeric",
+                **_head(owner, name),
                 "iv": information_value(goods, bads, 0.5),
                 "stability": population_stability(
                     np.bincount(codes[owner, name][train]), np.bincount(codes[owner, name][test])
@@ -156,14 +172,9 @@ def make_run(run: Path) -> Path:
                 "p_value": float(proof.p[place + 1]),
                 "sign_ok": bool(fit.coefficients[place] > 0),
                 "bins": [
-                    {
-                        "label": text.format(20 * b, 20 * (b + 1)),
-                        "goods": int(goods[b]),
-                        "bads": int(bads[b]),
-                        "woe": float(woe[owner, name][b]),
-                        "points": int(points.bins[place][b]),
-                    }
-                    for b in range(len(goods))
+                    {"goods": int(good), "bads": int(ill), "woe": float(weight), "points": int(given)}
+                    | {"label": _label(owner, name, place_of)}
+                    for place_of, (good, ill, weight, given) in enumerate(columns)
                 ],
             }
         )
@@ -173,12 +184,16 @@ def make_run(run: Path) -> Path:
     _write_models(run, features, float(fit.intercept), points.base)
     calibration = {"intercept": slope.intercept, "slope": float(slope.coefficients[0]), "true_bad_rate": None}
     _write_summary(run, [together, _measures(bad[test], -score_alone, None)], int(bad[test].sum()), calibration)
-    frame = {"id": [f"E{row:05d}" for row in range(HELD_OUT)], "label": bad[test], "score": score}
-    pl.DataFrame({**frame, "probability": probability, "score_alone": score_alone}).write_parquet(
-        run / "predictions.parquet"
+    _write_predictions(
+        run, {"label": bad[test], "score": score, "probability": probability, "score_alone": score_alone}
     )
     _write_evidence(run)
     return run
+
+
+def _write_predictions(run: Path, columns: dict[str, NDArray[Any]]) -> None:
+    ids = [f"E{row:05d}" for row in range(HELD_OUT)]
+    pl.DataFrame({"id": ids, **columns}).write_parquet(run / "predictions.parquet")
 
 
 def _hidden(feature: dict[str, Any], reader: str) -> dict[str, Any]:
@@ -244,14 +259,7 @@ def _write_summary(run: Path, measures: list[dict[str, Any]], bads: int, calibra
         "auc_pooled_plaintext": together["auc"],
         "auc_pooled_reference": reference["auc"],
         "metrics": {"alone": alone, "federated": together, "pooled_plaintext": together, "reference": reference},
-        "encryption": {
-            "scheme": "Hinted ring-LWE group sums",
-            "profile": "rlwe-8192",
-            "poly_degree": 8192,
-            "plain_modulus_bits": 55,
-            "security_bits": 128,
-            "enabled": True,
-        },
+        "encryption": ENCRYPTION,
         "fit": {"method": "one-step", "totals": 2, "gradients": 1, "ridge": 1.0},
         "calibration": calibration,
         "disclosure": {
