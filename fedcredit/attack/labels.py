@@ -91,7 +91,7 @@ def labels_from_returned_woe(
         count = len(feature.woe_units)
         member = (feature.codes[None, :] == np.arange(count)[:, None]).astype(np.float64)
         rows = member.sum(axis=1)
-        woe = feature.woe_units * WOE_UNIT
+        woe: Floats = feature.woe_units.astype(np.float64) * WOE_UNIT
         half = WOE_UNIT / 2 if rounded else 0.0
         spread = bads_of_woe(rows, woe - half, goods, bads, smoothing)
         spread = spread - bads_of_woe(rows, woe + half, goods, bads, smoothing)

@@ -79,7 +79,7 @@ def recording() -> Iterator[Recording]:
     async def asking(self: GroupSumAsker, columns: Sequence[Ints], keep: KeptSecrets) -> dict[PartyId, list[Ints]]:
         sums = await ask(self, columns, keep)
         # The wrapped object's own state: there is no other place where the vectors and their shapes meet.
-        purpose, shapes = self._conversation.purpose, self._shapes  # noqa: SLF001
+        purpose, shapes = self._conversation.purpose, self._shapes
         features = {party: shape.features for party, shape in shapes.items()}
         notes.batches.append(Batch(purpose, features, tuple(columns), {p: tuple(s) for p, s in sums.items()}))
         return sums

@@ -32,7 +32,7 @@ from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.envelope import Envelope, Route, SigningKey, seal
 from fedcredit.wire.message import decode_struct, encode_struct
 
-__all__ = ["Cheat", "Rehearsal", "Reseal"]
+__all__ = ["Cheat", "Held", "Rehearsal", "Reseal"]
 
 Held = Callable[[Any], NDArray[np.bool_]]
 
@@ -41,6 +41,9 @@ Cheat = Callable[[Channel, Holding, Held], Coroutine[Any, Any, Any]]
 
 Rewrite = Callable[[PartyId, PartyId, str, bytes], bytes | None]
 """(sender, recipient, kind, body) to the body a cheating sender signs instead; None leaves the envelope alone."""
+
+
+_RUN = RunId("rehearsal")
 
 
 class _NoEscrow:
@@ -64,7 +67,7 @@ class Rehearsal:
 
     loaded: LoadedSpec
     tables: Mapping[PartyId, HolderTable] = field(default_factory=dict)
-    run: RunId = RunId("rehearsal")
+    run: RunId = _RUN
     cheats: Mapping[PartyId, Cheat] = field(default_factory=dict)
     tamper: Tamper | None = None
     ledgers: Mapping[PartyId, Ledger] = field(default_factory=dict)

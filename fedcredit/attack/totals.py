@@ -61,7 +61,8 @@ class _Spread:
         found, where = np.unique(keys, return_inverse=True)
         if len(found) > _MOST_TOTALS:
             raise BoundError("attack.totals", f"{len(found)} different totals, {_MOST_TOTALS} can be counted")
-        return _Spread(found, np.bincount(where, weights=(weights[:, None] * self.weights[None, :]).ravel()))
+        joint = (weights[:, None] * self.weights[None, :]).ravel()
+        return _Spread(found, np.bincount(where, weights=joint).astype(np.float64))
 
     def at(self, keys: Ints) -> Floats:
         place = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
