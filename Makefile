@@ -1,0 +1,53 @@
+# Every target does its own set-up; a machine needs Python 3.11 or later, pip and make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+EXTRAS := demo,dev,deploy,neural,postgres
+
+# One thread a numerical library: the parties of a simulation share the machine.
+export OMP_NUM_THREADS = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test slow check bench clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	@touch $@
+
+$(STAMP): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@ .venv/.demo
+
+setup: $(STAMP)  ## a virtual environment in .venv with everything, pinned
+
+demo: .venv/.demo  ## a bank, a tax office and a utility train one scorecard on real data
+	$(BIN)/fedcredit simulate configs/simulations/demo.toml
+
+test: $(STAMP)  ## the newcomer's test suite
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+slow: $(STAMP)  ## the slower tests; on real data sets where FEDCREDIT_DATA is set
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## format, lint, types, directions of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## the benchmarks' short forms
+	$(BIN)/python benchmarks/group_sum.py --quick
+	$(BIN)/python benchmarks/bfv_sum.py
+	$(BIN)/python benchmarks/simulate.py
+
+clean:  ## removes the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
