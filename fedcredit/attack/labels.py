@@ -33,11 +33,11 @@ class ReturnedFeature:
 
     Args:
         codes: (n,), merged bin of each training row.
-        woe_units: (bins,), WOE in steps of 0.05.
+        woe_units: (bins,), WOE in steps of 0.05, not rounded where the attack is told so.
     """
 
     codes: NDArray[np.integer]
-    woe_units: NDArray[np.integer]
+    woe_units: NDArray[np.number]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +47,8 @@ Bools = NDArray[np.bool_]
 BANK, TAX, UTILITY = PartyId("bank"), PartyId("tax"), PartyId("utility")
 LIMIT = 3.5
 """Multiples of blind guessing that the product owner allows over defaulters."""
+
+DEFAULTERS_A_VECTOR = 7
 
 BINS = """
 [crypto]
@@ -119,8 +122,23 @@ def _played(rehearsal: Rehearsal) -> Result:
     return Result(view, index.train, bad, truth)
 
 
-def greedy(columns: int) -> Cheat:
-    """A label holder that keeps all fine bins apart and says that it brings many columns: random vectors."""
+def _random_vectors(columns: int, bad: Bools) -> list[Ints]:
+    source = np.random.default_rng(0)
+    return [source.integers(-100, 101, len(bad)) for _ in range(columns)]
+
+
+def _one_bit_a_defaulter(columns: int, bad: Bools) -> list[Ints]:
+    """Seven defaulters a vector, each its own power of two: within the honest bound of 100 for a column."""
+    vectors = []
+    for rows in np.split(np.flatnonzero(bad)[: columns * DEFAULTERS_A_VECTOR], columns):
+        vector = np.zeros(len(bad), np.int64)
+        vector[rows] = 1 << np.arange(len(rows))
+        vectors.append(vector)
+    return vectors
+
+
+def greedy(columns: int, vectors: Callable[[int, Bools], list[Ints]] = _random_vectors) -> Cheat:
+    """A label holder that keeps all fine bins apart and says that it brings many columns."""
 
     async def role(channel: Channel, holding: Holding, held_out: Held) -> tuple[Any, Bools]:
         spec, keep = holding.spec, holding.keep
@@ -134,7 +152,7 @@ def greedy(columns: int) -> Cheat:
         )
         channel.stage("scorecard")
         shapes = await _choose_one_each(channel, binned, holders, columns)
-        await _ask(channel, session, holding, shapes, columns)
+        await _ask(channel, session, holding, shapes, vectors(columns, bad))
         await _end_quietly(channel, shapes)
         return index, bad
 
@@ -155,13 +173,11 @@ async def _choose_one_each(
 
 
 async def _ask(
-    channel: Channel, session: Session, holding: Holding, shapes: dict[PartyId, Expected], columns: int
+    channel: Channel, session: Session, holding: Holding, shapes: dict[PartyId, Expected], vectors: list[Ints]
 ) -> None:
-    rows = holding.table.rows  # every id is common in the sample
-    conversation = plan_fit(holding.spec.scorecard).bins(session, rows, columns)
+    conversation = plan_fit(holding.spec.scorecard).bins(session, len(vectors[0]), len(vectors))
     asker = await GroupSumAsker.open(channel, conversation, shapes, holding.keep)
-    source = np.random.default_rng(0)
-    await asker.ask([source.integers(-100, 101, rows) for _ in range(columns)], holding.keep)
+    await asker.ask(vectors, holding.keep)
 
 
 async def _end_quietly(channel: Channel, shapes: dict[PartyId, Expected]) -> None:
@@ -213,6 +229,20 @@ def test_what_the_caps_leave_to_a_greedy_label_holder_does_not_suffice(tmp_path:
     result = _played(Rehearsal(loaded, cheats={BANK: greedy(21)}))
     for feature in result.truth:
         assert max(one.times_chance for one in result.attack(feature, None)) <= LIMIT
+
+
+def test_a_label_holder_that_crafts_its_vectors_reads_rows_within_the_caps(tmp_path: Path) -> None:
+    """What the pages say of a malicious label holder, in figures: caps bound it, they do not stop it."""
+    loaded = _loaded(tmp_path, columns=2, prebins=16)
+    result = _played(Rehearsal(loaded, cheats={BANK: greedy(21, _one_bit_a_defaulter)}))
+    for feature, truth in result.truth.items():
+        known = result.view.equations(feature)
+        read = 0
+        for vector, sums in zip(known.vectors[3:], known.sums[3:], strict=True):
+            for row in np.flatnonzero(vector):
+                (found,) = np.flatnonzero(sums & vector[row])
+                read += int(found == truth[row])
+        assert read == 21 * DEFAULTERS_A_VECTOR
 
 
 def test_new_runs_with_other_splits_do_not_refill_the_budget(tmp_path: Path) -> None:

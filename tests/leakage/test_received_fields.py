@@ -1,0 +1,137 @@
+"""What every role really receives in a run is what the LEAKAGE.md files name: no field more, no field less."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import fedcredit.protocol
+from fedcredit.attack.recorder import recording
+from fedcredit.attack.rehearsal import Rehearsal
+from fedcredit.attack.sample import Sample, write_sample
+from fedcredit.errors import SpecError
+from fedcredit.protocol.bin.messages import SCHEMA as BIN
+from fedcredit.protocol.bin.messages import FeatureShape, FeatureShapes
+from fedcredit.protocol.scorecard.roles import SCHEMAS
+from fedcredit.runtime.accounts import leakage_steps
+from fedcredit.types import COORDINATOR, Role
+from fedcredit.wire.leakage import LeakageRow, check_leakage, parse_leakage
+from fedcredit.wire.message import Message, kind_of
+from fedcredit.wire.schema import Declared, ProtocolSchema
+
+ROOT = Path(fedcredit.protocol.__file__).parent
+SECTIONS = """
+[crypto]
+profile = "unsafe-plaintext"
+[bin]
+prebins = 6
+min_prebin_rows = 50
+max_bins = 4
+min_bads = 5
+[scorecard]
+min_iv = 0.0
+"""
+
+Field = tuple[Role, str, str]
+
+
+def _page(name: str) -> tuple[LeakageRow, ...]:
+    return parse_leakage((ROOT / name / "LEAKAGE.md").read_text(encoding="utf-8"))
+
+
+def _fields(value: Any, prefix: str = "") -> set[str]:
+    """Names of the fields that hold something, from the values themselves rather than from the classes."""
+    if isinstance(value, msgspec.Struct):
+        return set().union(*(_fields(getattr(value, n), f"{prefix}{n}.") for n in value.__struct_fields__))
+    if isinstance(value, (list, tuple)) and any(isinstance(one, msgspec.Struct) for one in value):
+        return set().union(*(_fields(one, prefix) for one in value))
+    return {prefix[:-1]}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[Field], list[tuple[str, str, str]], list[Any]]:
+    """Fields received, messages received, transcript of one run of three parties and the coordinator."""
+    sample = Sample(1500, {"bank": 2, "tax": 2, "utility": 2}, sections=SECTIONS)
+    rehearsal = Rehearsal(write_sample(tmp_path_factory.mktemp("received"), sample))
+    network = rehearsal.network()
+    with recording() as notes:
+        rehearsal.play(network)
+    roster = rehearsal.roster
+    fields = {
+        (roster[party], kind_of(message), name) for party, _, message in notes.received for name in _fields(message)
+    }
+    return fields, [(party, sender, kind_of(message)) for party, sender, message in notes.received], network.transcript
+
+
+def test_received_is_what_the_pages_name(run: tuple[set[Field], Any, Any]) -> None:
+    named = {(row.receiver, row.message, row.field) for schema in SCHEMAS for row in _page(schema.name)}
+    assert run[0] == named
+
+
+def test_the_run_report_names_the_same(run: tuple[set[Field], Any, Any]) -> None:
+    """``leakage.json`` of a run is made from these steps."""
+    steps = leakage_steps([schema.name for schema in SCHEMAS])
+    assert {(Role(step["receiver"]), step["message"], step["field"]) for step in steps} == run[0]
+
+
+def test_the_recorder_saw_every_message_of_the_transcript(run: tuple[Any, list[tuple[str, str, str]], Any]) -> None:
+    _, received, transcript = run
+    assert sorted(received) == sorted((entry.recipient, entry.sender, entry.kind) for entry in transcript)
+    assert len(received) > 60
+
+
+def test_pages_and_messages_agree_through_the_products_own_check() -> None:
+    for schema in SCHEMAS:
+        check_leakage(_page(schema.name), schema)
+
+
+def test_the_coordinator_receives_ciphertext_and_public_words_only(run: tuple[set[Field], Any, Any]) -> None:
+    assert {(kind, name) for role, kind, name in run[0] if role is Role.COORDINATOR} == {
+        ("scorecard.totals_key", "public"),
+        ("scorecard.totals_key", "holders"),
+        ("scorecard.step", "more"),
+        ("scorecard.partial", "round"),
+        ("scorecard.partial", "rows"),
+        ("scorecard.partial", "body"),
+    }
+    assert COORDINATOR in {party for party, _, _ in run[1]}
+
+
+class TalkativeShapes(Message, frozen=True, kw_only=True, tag="bin.shapes"):
+    """As the real one, with a field nobody declared."""
+
+    features: list[FeatureShape]
+    names: list[str]
+
+
+class TalkativeBudget(Message, frozen=True, kw_only=True, tag="bin.remainder"):
+    """A message nobody declared."""
+
+    rows: list[int]
+
+
+@pytest.mark.parametrize("talkative", [TalkativeShapes, TalkativeBudget])
+def test_an_undeclared_field_or_message_fails_the_check(talkative: type[Message]) -> None:
+    like = BIN.by_kind("bin.shapes")
+    others = tuple(one for one in BIN.messages if one.kind != kind_of(talkative))
+    added = Declared(message=talkative, senders=like.senders, receivers=like.receivers, max_bytes=like.max_bytes)
+    schema = ProtocolSchema(BIN.name, (*others, added))
+    missing = "names" if talkative is TalkativeShapes else "rows"
+    with pytest.raises(SpecError, match=rf"lacks rows for label_holder \| {kind_of(talkative)} \| {missing} \[leakage"):
+        check_leakage(_page("bin"), schema)
+
+
+def test_a_field_that_is_gone_fails_the_check() -> None:
+    others = tuple(one for one in BIN.messages if one.message is not FeatureShapes)
+    with pytest.raises(SpecError, match=r"bin\.shapes \| features\.code names no field"):
+        check_leakage(_page("bin"), ProtocolSchema(BIN.name, others))
+
+
+@pytest.mark.parametrize("name", [schema.name for schema in SCHEMAS])
+def test_every_protocol_of_a_run_has_a_page(name: str) -> None:
+    assert importlib.import_module(f"fedcredit.protocol.{name}.messages").SCHEMA in SCHEMAS
+    assert all(row.learns and row.bound for row in _page(name))
