@@ -67,7 +67,7 @@ class BoundError(FedCreditError):
     exit_code = 2
 
 
-class PolicyDenied(FedCreditError):
+class PolicyDenied(FedCreditError):  # noqa: N818 - the name is part of the public catalogue
     """The gate of this house does not let a message out."""
 
 

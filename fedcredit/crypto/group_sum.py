@@ -67,7 +67,8 @@ class Grouping:
             smallest = int(np.bincount(column, minlength=bins).min())
             if smallest < self.min_rows:
                 raise BoundError(
-                    "grouping.undersized", f"feature {feature}: a bin has {smallest} rows, at least {self.min_rows} needed"
+                    "grouping.undersized",
+                    f"feature {feature}: a bin has {smallest} rows, at least {self.min_rows} needed",
                 )
         if self.weights is not None:
             if self.weights.ndim != 2 or self.weights.shape[0] != self.rows:
@@ -120,14 +121,18 @@ class Answerer(Protocol):
         """One-time bytes for the asker; empty where the back end needs none."""
         ...
 
-    def answer(self, request: bytes) -> bytes:
+    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
         """Encrypted sums for one request.
+
+        Args:
+            request: As the asker sent it.
+            noise: int64 (outputs,) added to the sums, within the parameters' slack; None = exact sums.
 
         Raises:
             PeerError: malformed request.
         """
         ...
 
-    def answer_masked(self, request: bytes) -> tuple[bytes, bytes]:
+    def answer_masked(self, request: bytes, noise: NDArray[np.int64] | None = None) -> tuple[bytes, bytes]:
         """An answer under a uniform mask, and the mask; each is useless without the other."""
         ...

@@ -81,6 +81,7 @@ class _Outcome:
     held: Mapping[PartyId, Sequence[HolderFeature]]
     network: LocalNetwork
     seconds: Mapping[str, float]
+    seeded: bool
 
 
 def simulate(
@@ -165,7 +166,7 @@ def _run_parties(
     roles[COORDINATOR] = coordinate(network.channel(COORDINATOR), spec)
     results = asyncio.run(network.run_roles(roles))
     held = {party: results[party][1] for party in spec.parties if party != leader}
-    return _Outcome(run, results[leader], held, network, clock.finish())
+    return _Outcome(run, results[leader], held, network, clock.finish(), seed is not None)
 
 
 def replayable_entropy(spec: RunSpec, party: PartyId) -> UnsafeSeededEntropy:
@@ -212,8 +213,8 @@ def _policies(spec: RunSpec) -> dict[PartyId, Policy]:
     everyone = [*spec.parties, COORDINATOR]
     protocols = [schema.name for schema in SCHEMAS]
     return {
-        party: simulation_policy([other for other in everyone if other != party], protocols).model_copy(
-            update={"caps": caps, "enforce": privacy.enforce}
+        party: simulation_policy(
+            [other for other in everyone if other != party], protocols, caps=caps, enforce=privacy.enforce
         )
         for party in everyone
     }
@@ -305,6 +306,7 @@ def _identity(spec: RunSpec, outcome: _Outcome) -> dict[str, Any]:
         "spec_digest": spec_digest(spec),
         "model": spec.run.model,
         "mode": spec.run.mode,
+        "entropy": "seeded" if outcome.seeded else "system",
         "protocol": [schema.name for schema in SCHEMAS],
         "parties": {party.name: party.role.value for party in spec.party},
         "bank": spec.label_holder.name,
