@@ -190,8 +190,8 @@ class ScorecardSection(Section):
         ridge: Penalty on the squared coefficients, in units of rows; keeps collinear columns from diverging.
         true_bad_rate: Bad rate outside the sample when the sample was balanced; None = as in the sample.
         max_features: Most features kept; None = all that pass.
-        mle_step: Step to which per-row totals are rounded under ``mle``, in logits, > 0.
-        mle_noise: Standard deviation of the noise on those totals, in logits; 0 is for simulation only.
+        total_step: Step to which a holder rounds its part of a fit's totals, at random, in logits, > 0.
+        total_noise: Standard deviation of a holder's noise on them, in logits; 0 under ``mle`` is for simulation only.
     """
 
     base_score: Number = 600.0
@@ -206,8 +206,8 @@ class ScorecardSection(Section):
     ridge: NotNegative = 1.0
     true_bad_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_features: Annotated[int, Field(ge=1)] | None = None
-    mle_step: Positive = 0.125
-    mle_noise: NotNegative = 0.0625
+    total_step: Positive = 0.125
+    total_noise: NotNegative = 0.0625
 
 
 class BoostSection(Section):

@@ -149,7 +149,7 @@ def test_label_given_at_feature_holder() -> None:
         (["run.mode=production"], "align.mode"),
         ([*SAFE, "crypto.profile=unsafe-plaintext"], "crypto.profile"),
         ([*SAFE, "privacy.enforce=false"], "privacy.enforce"),
-        ([*SAFE, "scorecard.fit=mle", "scorecard.mle_noise=0"], "scorecard.mle_noise"),
+        ([*SAFE, "scorecard.fit=mle", "scorecard.total_noise=0"], "scorecard.total_noise"),
         ([*SAFE, "run.model=boost", "boost.holder_thresholds=0"], "boost.holder_thresholds"),
         ([*SAFE, "network.latency_ms=5"], "network.latency_ms"),
     ],

@@ -19,7 +19,7 @@ from fedcredit.kernels.points import PointScale, integer_points, split_points
 from fedcredit.kernels.selection import Dropped
 from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.bin.features import BinnedFeature
-from fedcredit.protocol.scorecard.plan import WEIGHT_UNIT, FitPlan
+from fedcredit.protocol.scorecard.plan import FIT_UNIT, WEIGHT_UNIT, FitPlan
 from fedcredit.spec.model import ScorecardSection
 
 __all__ = ["FitSums", "FittedScorecard", "fit_scorecard"]
@@ -27,7 +27,12 @@ __all__ = ["FitSums", "FittedScorecard", "fit_scorecard"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_CONVERGED = 1e-4  # largest step of a coefficient after which no more is asked: below it totals differ by rounding
+_CONVERGED = 1e-4  # largest step of a coefficient after which no more is asked
+
+_RESOLVED = 3.0
+"""A further total is worth asking where it differs from all combinations of the known ones by this many times the
+rounding of its tables. Below, its difference is a pattern of rounded entries that no coefficient stands for: the
+likelihood can be raised along it, and the coefficients that come with it are then arbitrary."""
 
 
 class FitSums(Protocol):
@@ -102,9 +107,8 @@ async def fit_scorecard(
     chosen = [features[place] for place in kept]
     moments = _moments(chosen, products[np.ix_(kept, kept)])
     scale = PointScale(base_score=rules.base_score, base_odds=rules.base_odds, pdo=rules.pdo)
-    unit = float(plan.unit) or scale.factor
     columns = list(zip(kept, chosen, strict=True))
-    fit = _Fit(sums, columns, good.astype(np.float64), moments, rules.ridge, (unit, plan))
+    fit = _Fit(sums, columns, good.astype(np.float64), moments, rules.ridge, plan)
     coefficients, information, totals = await fit.run()
     woe = [feature.merged.woe for feature in chosen]
     points = integer_points(split_points(scale, float(coefficients[0]), coefficients[1:], woe))
@@ -131,12 +135,12 @@ class _Fit:
         good: Floats,
         moments: Moments,
         ridge: float,
-        plan: tuple[float, FitPlan],
+        plan: FitPlan,
     ) -> None:
         self._sums, self._good, self._moments, self._ridge = sums, good, moments, ridge
         self._places = [place for place, _ in columns]
         self._features = [feature for _, feature in columns]
-        self._unit, self._plan = plan
+        self._plan = plan
 
     async def run(self) -> tuple[Floats, Floats, int]:
         """Coefficients, information, number of totals spent."""
@@ -148,10 +152,10 @@ class _Fit:
         gradients: list[Floats] = []
         for _ in range(self._plan.rounds):
             slopes = zip(point[1:], self._features, strict=True)
-            tables = [np.rint(self._unit * slope * feature.merged.woe).astype(np.int64) for slope, feature in slopes]
+            tables = [np.rint(FIT_UNIT * slope * feature.merged.woe).astype(np.int64) for slope, feature in slopes]
             units = await self._sums.totals(tables)
             known.append(point)
-            totals.append(point[0] + units / self._unit)
+            totals.append(point[0] + units / FIT_UNIT)
             best, total = best_combination(known, totals, self._good, self._ridge)
             gradient, weighted = await self._gradient(best, total)
             visited.append(best)
@@ -160,9 +164,19 @@ class _Fit:
             information = secant_update(information, visited, gradients)
             step = np.linalg.solve(information, gradient)
             point = best + step
-            if np.abs(step).max() < _CONVERGED:
+            if np.abs(step).max() < _CONVERGED or self._lost_in_rounding(known, step):
                 break
         return point, information, len(known)
+
+    def _lost_in_rounding(self, known: Sequence[Floats], step: Floats) -> bool:
+        """Whether the total after ``step`` would differ from the known ones by little more than rounding."""
+        covariance, move = self._moments.covariance, step[1:]
+        slopes = np.column_stack([point[1:] for point in known])
+        crossed = slopes.T @ covariance @ move
+        along = np.linalg.lstsq(slopes.T @ covariance @ slopes, crossed, rcond=1e-12)[0]
+        new = float(move @ covariance @ move - along @ crossed) * self._unit**2
+        # The entries of two totals are rounded, each with a variance of 1/12.
+        return new < _RESOLVED**2 * 2 * len(move) / 12
 
     async def _gradient(self, point: Floats, total: Floats) -> tuple[Floats, WeightedSums]:
         unit = self._plan.residual_unit

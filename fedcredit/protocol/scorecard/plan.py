@@ -32,13 +32,19 @@ WEIGHT_UNIT = 1 << 10
 """Weights p(1-p) are rounded to 2^-10; they enter the step's matrix, never the gradient."""
 
 FIT_UNIT = 1 << 20
-"""Under ``mle`` totals are integers in units of 2^-20 logits before noise and rounding."""
+"""Totals of a fit are integers in units of 2^-20 logits before a holder's noise and rounding."""
 
 TOTAL_BOUND = 1 << 30
-"""Largest absolute total of a row: 1,000 logits under ``mle``, 15 million points otherwise."""
+"""Largest absolute total of a row: 1,000 logits in a fit, a thousand million points in scoring."""
 
 BITS_PER_TOTAL = 12.0
-"""Bits a total in integer points discloses at most; a holder refuses tables that would disclose more."""
+"""Bits a total discloses at most, in a fit by its rounding, in scoring by integer points; three make a row's cap.
+
+A holder refuses tables that would disclose more.
+"""
+
+_BITS_PER_FINE_TOTAL = 40.0
+"""Declared where steps are finer than 1/16 logit, beyond any cap that is enforced: such totals give the bins."""
 
 _MLE_TOTALS = 6
 
@@ -50,7 +56,6 @@ class FitPlan:
     Args:
         rounds: Totals per training row, each followed by one batch of (residual, weight) sums.
         bits_per_total: Bits one total may disclose about a row.
-        unit: Totals are integers; this many make one logit. 0: points, so ``pdo / ln 2`` make one.
         noise_units: Standard deviation of a holder's noise on each total, in units; 0 = none.
         residual_unit: Residuals are integers; this many make one.
         step_units: A holder rounds its partial to multiples of this, at random; 1 = not at all.
@@ -58,7 +63,6 @@ class FitPlan:
 
     rounds: int
     bits_per_total: float
-    unit: int
     noise_units: float
     step_units: int
     residual_unit: int
@@ -88,11 +92,16 @@ class FitPlan:
 
 def plan_fit(rules: ScorecardSection) -> FitPlan:
     """The plan of section ``[scorecard]``."""
-    if rules.fit == "mle":
-        step = max(1, round(rules.mle_step * FIT_UNIT))
-        bits = BITS_PER_TOTAL / 2 if step >= FIT_UNIT / 16 else 40.0  # fine steps are a total of every bin
-        return FitPlan(_MLE_TOTALS, bits, FIT_UNIT, rules.mle_noise * FIT_UNIT, step, _MLE_RESIDUAL_UNIT)
-    return FitPlan(rules.max_totals if rules.fit == "one-step" else 0, BITS_PER_TOTAL, 0, 0.0, 1, _RESIDUAL_UNIT)
+    rounds = {"moments": 0, "one-step": rules.max_totals, "mle": _MLE_TOTALS}[rules.fit]
+    step = max(1, round(rules.total_step * FIT_UNIT))
+    coarse = 16 * step >= FIT_UNIT
+    return FitPlan(
+        rounds=rounds,
+        bits_per_total=BITS_PER_TOTAL * 3 / max(3, rounds) if coarse else _BITS_PER_FINE_TOTAL,
+        noise_units=rules.total_noise * FIT_UNIT,
+        step_units=step,
+        residual_unit=_MLE_RESIDUAL_UNIT if rules.fit == "mle" else _RESIDUAL_UNIT,
+    )
 
 
 def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: int) -> tuple[Cost, ...]:
