@@ -27,12 +27,7 @@ __all__ = ["FitSums", "FittedScorecard", "fit_scorecard"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-_CONVERGED = 1e-4  # largest step of a coefficient after which no more is asked
-
-_RESOLVED = 3.0
-"""A further total is worth asking where it differs from all combinations of the known ones by this many times the
-rounding of its tables. Below, its difference is a pattern of rounded entries that no coefficient stands for: the
-likelihood can be raised along it, and the coefficients that come with it are then arbitrary."""
+_CONVERGED = 1e-4  # largest step of a coefficient after which no more is asked: below it totals differ by rounding
 
 
 class FitSums(Protocol):
@@ -164,19 +159,9 @@ class _Fit:
             information = secant_update(information, visited, gradients)
             step = np.linalg.solve(information, gradient)
             point = best + step
-            if np.abs(step).max() < _CONVERGED or self._lost_in_rounding(known, step):
+            if np.abs(step).max() < _CONVERGED:
                 break
         return point, information, len(known)
-
-    def _lost_in_rounding(self, known: Sequence[Floats], step: Floats) -> bool:
-        """Whether the total after ``step`` would differ from the known ones by little more than rounding."""
-        covariance, move = self._moments.covariance, step[1:]
-        slopes = np.column_stack([point[1:] for point in known])
-        crossed = slopes.T @ covariance @ move
-        along = np.linalg.lstsq(slopes.T @ covariance @ slopes, crossed, rcond=1e-12)[0]
-        new = float(move @ covariance @ move - along @ crossed) * self._unit**2
-        # The entries of two totals are rounded, each with a variance of 1/12.
-        return new < _RESOLVED**2 * 2 * len(move) / 12
 
     async def _gradient(self, point: Floats, total: Floats) -> tuple[Floats, WeightedSums]:
         unit = self._plan.residual_unit
