@@ -134,7 +134,8 @@ class _PooledSums:
         }
         self._codes = [merged_codes(feature, codes[feature.owner, feature.code]) for feature in self._features]
         columns = [f.merged.woe_units[c] for f, c in zip(self._features, self._codes, strict=True)]
-        self.columns = np.column_stack(columns).astype(np.int64)
+        empty = np.zeros((len(pooled.bad), 0), np.int64)
+        self.columns = np.column_stack([empty, *columns]).astype(np.int64)
         self._kept: Sequence[int] = ()
 
     async def products(self) -> Ints:

@@ -23,7 +23,7 @@ async def add_totals(channel: Channel, label_holder: PartyId) -> None:
     channel.stage("scorecard")
     key = await channel.receive(label_holder, TotalsKey)
     holders = [PartyId(name) for name in key.holders]
-    number, more = 0, True
+    number, more = 0, bool(holders)
     while more:
         more = (await channel.receive(label_holder, FitStep)).more
         rows: Literal["train", "test"] = "train" if more else "test"

@@ -153,15 +153,17 @@ def _chosen(selection: Selection, inputs: HolderInputs) -> list[_Chosen]:
 
 async def _answer_products(
     channel: Channel, session: Session, inputs: HolderInputs, selection: Selection, chosen: Sequence[_Chosen]
-) -> GroupSumAnswerer:
-    """Answers all products of columns; returns the conversation over merged bins, which goes on in the fit."""
+) -> GroupSumAnswerer | None:
+    """Answers all products of columns; returns the conversation over merged bins, if any, which goes on in the fit."""
     rows, names = len(inputs.index.ids), [one.own.name for one in chosen]
     codes = np.column_stack([one.codes for one in chosen])
     grouping = Grouping(codes, tuple(len(one.woe) for one in chosen))
     conversation = inputs.plan.bins(session, rows, selection.own_columns)
-    sums = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
-    if selection.own_columns:
-        await sums.answer(price_each(names))
+    sums = None
+    if conversation.batches:
+        sums = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
+        if selection.own_columns:
+            await sums.answer(price_each(names))
     columns = np.column_stack([one.column for one in chosen])
     if len(chosen) > 1:
         products = np.column_stack([columns[:, i] * columns[:, j] for i, j in pairs(len(chosen))]).astype(np.int32)
@@ -204,7 +206,7 @@ class _Totals:
         self._number = 0
         self._bits = 0.0
 
-    async def run(self, sums: GroupSumAnswerer, priced: Priced) -> list[Ints]:
+    async def run(self, sums: GroupSumAnswerer | None, priced: Priced) -> list[Ints]:
         """Answers rounds until the scoring; returns the points of the model."""
         key = await self._channel.receive(self._inputs.label_holder, TotalsKey)
         peers = [PartyId(name) for name in key.holders if name != self._channel.party]
@@ -214,6 +216,10 @@ class _Totals:
         }
         keys[self._channel.party] = self._mask.public_bytes()
         while (await self._channel.receive(self._inputs.label_holder, FitStep)).more:
+            if sums is None or self._number >= self._inputs.plan.rounds:
+                raise PeerError(
+                    "scorecard.round", f"{self._inputs.label_holder}: asks for more rounds than were agreed"
+                )
             await self._send(key, keys, self._inputs.index.train, "train")
             await sums.answer(priced)
         self._channel.stage("score")

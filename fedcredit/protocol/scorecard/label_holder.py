@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, combinations
 from typing import Literal
 
 import numpy as np
@@ -144,7 +144,8 @@ class _EncryptedSums:
         if self._holders:
             await self._with_own(found, columns)
             await self._within(found)
-        for first, second in ((a, b) for a in self._holders for b in self._holders if a < b):
+        for pair in combinations(self._holders, 2):  # in the order in which each holder goes through the others
+            first, second = sorted(pair)
             await self._between(found, first, second)
         return np.triu(found) + np.triu(found, 1).T
 
@@ -155,6 +156,8 @@ class _EncryptedSums:
             for party in self._holders
         }
         conversation = self._inputs.plan.bins(self._session, len(self._inputs.bad), len(own))
+        if not conversation.batches:
+            return
         self._asker = await GroupSumAsker.open(self._channel, conversation, shapes, self._inputs.keep)
         if not own:
             return
@@ -211,6 +214,8 @@ class _EncryptedSums:
             names = [str(party) for party in self._holders]
             message = TotalsKey(public=self._key.public_bytes(), holders=names)
             await self._channel.broadcast([*self._holders, COORDINATOR], message)
+        else:
+            await self._channel.send(COORDINATOR, TotalsKey(public=b"", holders=[]))  # nothing to add: it may go home
 
     async def totals(self, tables: Sequence[Ints]) -> Ints:
         """One encrypted total a training row."""

@@ -46,9 +46,9 @@ def perturb(total: Ints, plan: FitPlan, replayable: Entropy) -> Ints:
 
 
 def total_bits(tables: Sequence[Ints], step: int) -> float:
-    """Bits a total can disclose about a row at most: the logarithm of how many values it can take."""
-    spread = sum(int(table.max()) - int(table.min()) for table in tables)
-    return math.log2(spread // step + 1) if spread >= step else 0.0
+    """Bits a total can disclose about a row at most: the logarithm of how many multiples of ``step`` it can become."""
+    low, high = sum(int(table.min()) for table in tables), sum(int(table.max()) for table in tables)
+    return math.log2(-(-high // step) - low // step + 1)
 
 
 def _uniform(entropy: Entropy, count: int) -> NDArray[np.float64]:
