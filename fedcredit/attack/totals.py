@@ -8,6 +8,9 @@ combinations. The cost grows with the number of *different totals*, not with the
 With weights one, a row whose totals fit a single combination has told all its bins. With class shares as weights, the
 shares are the attacker's posterior under independent features: correlated features tell it more.
 
+Where holders add noise and round at random, nothing is determined any more; `noisy_posterior` weighs combinations drawn
+from the class shares by how well they fit.
+
 Source: meet in the middle, privacy_review.md section 7 of the design notes; counting subset sums by dynamic
 programming is folklore (Bellman 1957).
 """
@@ -22,7 +25,7 @@ from numpy.typing import NDArray
 
 from fedcredit.errors import BoundError
 
-__all__ = ["TotalsFinding", "bin_posterior", "combinations", "read_totals"]
+__all__ = ["TotalsFinding", "bin_posterior", "combinations", "noisy_posterior", "read_totals"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -113,6 +116,40 @@ def bin_posterior(tables: Sequence[Ints], totals: Ints, shares: Sequence[Floats]
 def read_totals(tables: Sequence[Ints], totals: Ints, shares: Sequence[Floats]) -> TotalsFinding:
     """Both counts for rows of one class."""
     return TotalsFinding(combinations(tables, totals), bin_posterior(tables, totals, shares))
+
+
+def noisy_posterior(
+    tables: Sequence[Ints], totals: Ints, shares: Sequence[Floats], variance: float, draws: int = 20_000
+) -> tuple[Floats, ...]:
+    """Posterior as in `bin_posterior`, from totals with Gaussian noise; for each feature float64 (n, B).
+
+    Args:
+        tables: As in `combinations`.
+        totals: As in `combinations`, with noise.
+        shares: As in `bin_posterior`.
+        variance: Of the noise of one total, all holders together; random rounding to a step adds its square over six.
+        draws: Combinations drawn; few fit a row where features are many, so that this is a lower bound of an attack.
+
+    Raises:
+        BoundError: no noise: `bin_posterior` is exact.
+    """
+    if not variance > 0:
+        raise BoundError("attack.noise", "totals without noise are read exactly, by bin_posterior")
+    source = np.random.default_rng(0)
+    picks = [source.choice(len(share), size=draws, p=share) for share in shares]
+    sums = sum(table[:, pick] for table, pick in zip(tables, picks, strict=True))
+    scaled = np.asarray(sums, dtype=np.float64) / np.sqrt(variance)
+    members = [
+        (pick[:, None] == np.arange(len(share))).astype(np.float64) for pick, share in zip(picks, shares, strict=True)
+    ]
+    found = [np.empty((totals.shape[1], len(share))) for share in shares]
+    for row, total in enumerate(totals.T / np.sqrt(variance)):
+        distance = ((scaled - total[:, None]) ** 2).sum(axis=0)
+        weight = np.exp((distance.min() - distance) / 2)
+        weight /= weight.sum()
+        for one, member in zip(found, members, strict=True):
+            one[row] = weight @ member
+    return tuple(found)
 
 
 def _joint(front: _Spread, back: _Spread, keys: Ints) -> Floats:

@@ -17,7 +17,7 @@ from fedcredit.attack.membership import Equations, Recovery, class_prior, least_
 from fedcredit.attack.recorder import recording
 from fedcredit.attack.rehearsal import Cheat, Held, Rehearsal
 from fedcredit.attack.sample import Sample, write_sample
-from fedcredit.attack.totals import read_totals
+from fedcredit.attack.totals import bin_posterior, noisy_posterior
 from fedcredit.crypto.totals import TotalsSecret
 from fedcredit.errors import BoundError, DisclosureRefused, FedCreditError
 from fedcredit.governance.ledger import Ledger
@@ -71,12 +71,17 @@ def _loaded(folder: Path, columns: int, prebins: int, *, enforce: bool = True) -
 
 @dataclass(frozen=True)
 class Result:
-    """A run, what its label holder can compute with, and the truth at the holders."""
+    """A run, what its label holder can compute with, and the truth at the holders.
+
+    Args:
+        noise: Variance of the holders' noise and rounding in a total of the fit.
+    """
 
     view: LabelHolderView
     train: Bools
     bad: Bools
     truth: dict[tuple[PartyId, str], NDArray[np.integer[Any]]]
+    noise: float
 
     def priors(self) -> dict[tuple[PartyId, str], NDArray[np.float64]]:
         """What class counts and totals say of each kept feature's bins, for every row."""
@@ -93,8 +98,11 @@ class Result:
             for number in (0,) if part == "test" else (1, 2):
                 shares = [counts[f][number] / counts[f][number].sum() for f in self.view.kept]
                 among = classes[rows] == number
-                found = read_totals(tables, totals[:, among], shares)
-                for feature, posterior in zip(self.view.kept, found.posterior, strict=True):
+                if part == "test" or not self.noise:
+                    found = bin_posterior(tables, totals[:, among], shares)
+                else:
+                    found = noisy_posterior(tables, totals[:, among], shares, self.noise)
+                for feature, posterior in zip(self.view.kept, found, strict=True):
                     priors[feature][np.flatnonzero(rows)[among]] = posterior
         return priors
 
@@ -119,7 +127,9 @@ def _played(rehearsal: Rehearsal) -> Result:
         for party in (TAX, UTILITY)
         for feature in results[party][1]
     }
-    return Result(view, index.train, bad, truth)
+    plan = plan_fit(rehearsal.loaded.spec.scorecard)
+    each = plan.noise_units**2 + (plan.step_units**2 / 6 if plan.step_units > 1 else 0.0)
+    return Result(view, index.train, bad, truth, 2 * each)
 
 
 def _random_vectors(columns: int, bad: Bools) -> list[Ints]:

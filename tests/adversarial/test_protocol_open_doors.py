@@ -1,0 +1,248 @@
+"""Cheats that a run does not notice yet, each as it should end; see docs/attacks.md. They fail until they are closed.
+
+``xfail(strict)``: the day a door is closed, its test passes, and the mark has to go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from fedcredit.attack.recorder import recording
+from fedcredit.attack.rehearsal import Cheat, Held, Rehearsal, Reseal
+from fedcredit.attack.sample import Sample, write_sample
+from fedcredit.crypto.totals import add, encrypt_partial
+from fedcredit.errors import FedCreditError, IntegrityError, PeerError
+from fedcredit.governance.caps import CapRules
+from fedcredit.governance.ledger import Ledger
+from fedcredit.protocol.align.label_holder import align_plain
+from fedcredit.protocol.bin.messages import FeatureShapes, RunBasis
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.group_sum.session import agree
+from fedcredit.protocol.scorecard.messages import (
+    EncryptedPartial,
+    EncryptedTotal,
+    FitStep,
+    TotalsKey,
+)
+from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
+from fedcredit.protocol.scorecard.roles import Holding
+from fedcredit.spec.load import load_spec
+from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.wire.message import decode_struct, encode
+
+BANK, TAX, UTILITY = PartyId("bank"), PartyId("tax"), PartyId("utility")
+SECTIONS = """
+[crypto]
+profile = "unsafe-plaintext"
+[bin]
+prebins = 4
+min_prebin_rows = 20
+min_goods = 5
+min_bads = 5
+max_bins = 3
+[scorecard]
+min_iv = 0.0
+[privacy]
+enforce = false
+"""
+
+
+def _rehearsal(folder: Path, **changes: Any) -> Rehearsal:
+    loaded = write_sample(folder, Sample(500, {BANK: 1, TAX: 2, UTILITY: 2}, sections=SECTIONS))
+    return replace(Rehearsal(loaded, timeout_s=0.5), **changes)
+
+
+def _holes(folder: Path, rows: Sequence[int]) -> None:
+    """Makes cells of the tax office's first column missing."""
+    table = pl.read_csv(folder / "tax.csv").with_row_index("row")
+    cell = pl.when(pl.col("row").is_in(list(rows))).then(None).otherwise(pl.col("tax_0")).alias("tax_0")
+    table.with_columns(cell).drop("row").write_csv(folder / "tax.csv")
+
+
+def _prober(train_rows: Sequence[int], seen: list[Any]) -> Cheat:
+    """A label holder that trains on rows of its choice and stops once the shapes have been announced."""
+    chosen = {f"r{row:05d}" for row in train_rows}
+
+    async def role(channel: Channel, holding: Holding, _held: Held) -> None:
+        spec, keep = holding.spec, holding.keep
+        holders = [party.name for party in spec.feature_holders]
+
+        def held_out(ids: Sequence[str]) -> NDArray[np.bool_]:
+            return np.array([one not in chosen for one in ids])
+
+        await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+        await align_plain(channel, holders, holding.table.ids.to_list(), held_out, 0)
+        channel.stage("bin")
+        await channel.broadcast(holders, RunBasis(n_eff=len(chosen), n_bad=len(chosen) // 2))
+        seen.append((await channel.receive(TAX, FeatureShapes)).features)
+
+    return role
+
+
+def _probe(folder: Path, train_rows: Sequence[int]) -> tuple[str, Any, float]:
+    """The public text that ends the run, the shapes announced, and the equations and bits the tax office booked."""
+    seen: list[Any] = []
+    with Ledger(":memory:", CapRules(enforce=False, simulation=True)) as ledger:
+        rehearsal = _rehearsal_of(folder, _prober(train_rows, seen), {TAX: ledger})
+        with pytest.raises(FedCreditError) as caught:
+            rehearsal.play()
+        booked = sum(line.equations + line.row_bits for line in ledger.report(rehearsal.run))
+    return caught.value.public, sorted((one.bins, one.ordered) for one in seen[0]) if seen else None, booked
+
+
+def _rehearsal_of(folder: Path, cheat: Cheat, ledgers: dict[PartyId, Ledger]) -> Rehearsal:
+    return Rehearsal(load_spec(folder / "run.toml"), cheats={BANK: cheat}, ledgers=ledgers, timeout_s=0.5)
+
+
+@pytest.mark.xfail(strict=True, reason="known: a refusal counts values of rows that the label holder chose, for free")
+def test_a_refusal_says_nothing_of_the_rows(tmp_path: Path) -> None:
+    _rehearsal(tmp_path)
+    _holes(tmp_path, [7])
+    (with_value, _, _), (without, _, _) = _probe(tmp_path, [7, 8]), _probe(tmp_path, [9, 8])
+    assert with_value == without
+
+
+@pytest.mark.xfail(strict=True, reason="known: a refusal names a column, which the pages say never leaves")
+def test_a_refusal_names_no_column(tmp_path: Path) -> None:
+    _rehearsal(tmp_path)
+    text, _, _ = _probe(tmp_path, [7, 8])
+    assert "tax_0" not in text
+    assert "tax_1" not in text
+
+
+@pytest.mark.xfail(strict=True, reason="known: shapes follow the label holder's choice of rows and cost nothing")
+def test_announced_shapes_do_not_depend_on_a_single_row_or_are_paid_for(tmp_path: Path) -> None:
+    """Twenty missing cells make a bin of their own, nineteen do not: one row's cell is read from the shape."""
+    _rehearsal(tmp_path)
+    _holes(tmp_path, range(20))
+    rest = range(30, 230)
+    _, first, paid = _probe(tmp_path, [*range(20), *rest])
+    _, second, _ = _probe(tmp_path, [*range(19), 25, *rest])
+    assert first is not None
+    assert second is not None
+    assert first == second or paid > 0
+
+
+def _lonely(sender: PartyId, recipient: PartyId, kind: str, body: bytes) -> bytes | None:
+    """Tells each holder, and the coordinator, that the tax office alone takes part."""
+    if sender != BANK or kind != "scorecard.totals_key":
+        return None
+    key = decode_struct(TotalsKey, body, kind)
+    alone = UTILITY if recipient == UTILITY else TAX
+    return encode(msgspec.structs.replace(key, holders=[str(alone)]))
+
+
+@pytest.mark.xfail(strict=True, reason="known: the roster of the masks is taken from the label holder")
+def test_a_label_holder_cannot_talk_a_holder_out_of_its_masks(tmp_path: Path) -> None:
+    rehearsal = _rehearsal(tmp_path)
+    rehearsal = replace(rehearsal, tamper=Reseal({BANK: rehearsal.keys()[BANK]}, _lonely))
+    with recording() as notes, pytest.raises(FedCreditError) as caught:
+        rehearsal.play()
+    assert notes.totals == []
+    assert isinstance(caught.value, PeerError)
+
+
+def _relay(values: int, which: int) -> Any:
+    """A coordinator that puts totals of its own in the place of one round's; it has the public key it needs."""
+    public: list[bytes] = []
+    rounds: list[bytes] = []
+
+    def rewrite(_sender: PartyId, _recipient: PartyId, kind: str, body: bytes) -> bytes | None:
+        if kind == "scorecard.totals_key":
+            public[:] = [decode_struct(TotalsKey, body, kind).public]
+        if kind != "scorecard.total":
+            return None
+        rounds.append(body)
+        if len(rounds) - 1 != which:
+            return None
+        total = decode_struct(EncryptedTotal, body, kind)
+        count = 359 if total.rows == "train" else 141
+        own = encrypt_partial(public[0], np.full(count, values), None, bound=TOTAL_BOUND)
+        return encode(msgspec.structs.replace(total, body=add([own], public[0], bound=TOTAL_BOUND)))
+
+    return rewrite
+
+
+@pytest.mark.xfail(strict=True, reason="known: totals are not held against the sums that the label holder has already")
+@pytest.mark.parametrize(("values", "which"), [(0, 0), (0, 1), (-40, 2), (TOTAL_BOUND, 2)])
+def test_a_coordinator_that_invents_totals_is_noticed(tmp_path: Path, values: int, which: int) -> None:
+    rehearsal = _rehearsal(tmp_path)
+    rehearsal = replace(rehearsal, tamper=Reseal(rehearsal.keys(), _relay(values, which)))
+    with pytest.raises((IntegrityError, PeerError), match="coordinator"):
+        rehearsal.play()
+
+
+@pytest.mark.xfail(strict=True, reason="known: totals beyond all tables reach the fit", raises=RuntimeWarning)
+def test_totals_that_no_table_gives_end_in_a_named_error(tmp_path: Path) -> None:
+    rehearsal = _rehearsal(tmp_path)
+    rehearsal = replace(rehearsal, tamper=Reseal(rehearsal.keys(), _relay(TOTAL_BOUND, 0)))
+    with pytest.raises(FedCreditError):
+        rehearsal.play()
+
+
+def test_a_coordinator_that_adds_a_partial_twice_is_noticed(tmp_path: Path) -> None:
+    """With two holders the masks no longer cancel."""
+
+    async def doubling(channel: Channel, _holding: Holding, _held: Held) -> None:
+        channel.stage("scorecard")
+        key = await channel.receive(BANK, TotalsKey)
+        await channel.receive(BANK, FitStep)
+        bodies = [(await channel.receive(party, EncryptedPartial)).body for party in (TAX, UTILITY)]
+        body = add([bodies[0], *bodies], key.public, bound=TOTAL_BOUND)
+        await channel.send(BANK, EncryptedTotal(round=0, rows="train", body=body))
+
+    with pytest.raises(PeerError, match="a mask does not cancel"):
+        _rehearsal(tmp_path, cheats={COORDINATOR: doubling}).play()
+
+
+def _too_many_rounds() -> Cheat:
+    """A label holder that chooses nothing of the utility and asks one round more than the plan has."""
+
+    async def role(channel: Channel, holding: Holding, held_out: Held) -> None:
+        from fedcredit.protocol.scorecard import roles
+        from fedcredit.protocol.scorecard.label_holder import _EncryptedSums
+
+        async def more(self: Any, tables: Any) -> Any:  # in place of the scoring: a third round of the fit
+            await self.totals([np.zeros_like(table) for table in tables])
+            return await original(self, tables)
+
+        original = _EncryptedSums.score
+        _EncryptedSums.score = more  # type: ignore[method-assign]
+        try:
+            await roles.lead(channel, holding, held_out)
+        finally:
+            _EncryptedSums.score = original  # type: ignore[method-assign]
+
+    return role
+
+
+def test_a_round_beyond_the_plan_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(PeerError, match="bank"):
+        _rehearsal(tmp_path, cheats={BANK: _too_many_rounds()}).play()
+
+
+@pytest.mark.xfail(strict=True, reason="known: the chain of who waits for whom ends in a KeyError", raises=KeyError)
+def test_a_roster_with_a_stranger_ends_in_a_named_error(tmp_path: Path) -> None:
+    def ghost(_sender: PartyId, recipient: PartyId, kind: str, body: bytes) -> bytes | None:
+        if kind != "scorecard.totals_key" or recipient != COORDINATOR:
+            return None
+        return encode(msgspec.structs.replace(decode_struct(TotalsKey, body, kind), holders=["tax", "ghost"]))
+
+    rehearsal = _rehearsal(tmp_path)
+    with pytest.raises(FedCreditError):
+        replace(rehearsal, tamper=Reseal({BANK: rehearsal.keys()[BANK]}, ghost)).play()
+
+
+def test_a_run_in_which_no_holder_is_chosen_ends_well(tmp_path: Path) -> None:
+    loaded = write_sample(tmp_path, Sample(500, {BANK: 1, TAX: 2}, sections=SECTIONS))
+    spec = loaded.spec.model_copy(update={"privacy": loaded.spec.privacy.model_copy(update={"max_bins_returned": 1})})
+    Rehearsal(replace(loaded, spec=spec), timeout_s=0.5).play()
