@@ -26,7 +26,9 @@ class FileEscrow:
     def record(self, what: str, entry: Mapping[str, str | int]) -> None:
         """Appends one entry."""
         line = json.dumps({"what": what, **entry}, sort_keys=True).encode() + b"\n"
-        os.write(self._file, line)
+        rest = memoryview(line)
+        while rest:  # a disk that is nearly full may take a part
+            rest = rest[os.write(self._file, rest) :]
         if self._durable:
             os.fsync(self._file)
 

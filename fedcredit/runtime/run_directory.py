@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,10 @@ def run_directory(out: Path, run: RunId) -> Iterator[RunFiles]:
     Raises:
         SpecError: ``out`` exists, or its parent can not be written.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise SpecError("out.exists", f"--out {out}: exists already; name a new folder, runs are never overwritten")
     staging = out.parent / f".{out.name}.{run[:8]}"
+    made = [folder for folder in out.parents if not folder.exists()]
     try:
         staging.mkdir(parents=True)
     except OSError as error:
@@ -94,6 +95,9 @@ def run_directory(out: Path, run: RunId) -> Iterator[RunFiles]:
         staging.rename(out)
     except (SpecError, DataError, BoundError, OSError):
         shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            with suppress(OSError):  # another run has put something there meanwhile
+                folder.rmdir()
         raise
     except BaseException:
         _keep_evidence(staging, out.parent / f"{out.name}.failed-{run[:8]}")

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
-import platform
 import resource
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,10 @@ from numpy.typing import NDArray
 from fedcredit.crypto.prg import Entropy, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.profiles import PROFILES
 from fedcredit.data.load import load_tables
+from fedcredit.data.places import expand
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import DataError, FedCreditError, SpecError
+from fedcredit.errors import DataError, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, Policy, simulation_policy
 from fedcredit.protocol.group_sum.session import KeptSecrets
@@ -37,6 +35,7 @@ from fedcredit.runtime.escrow import FileEscrow
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.oracle import Pooled, PooledResult, pool, pooled_scorecard
 from fedcredit.runtime.parts import holder_part, label_holder_part
+from fedcredit.runtime.provenance import commit, versions
 from fedcredit.runtime.run_directory import RunFiles, run_directory
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
@@ -223,12 +222,19 @@ def _policies(spec: RunSpec) -> dict[PartyId, Policy]:
 def _ledgers(
     spec: RunSpec, base: Path, files: RunFiles, policies: Mapping[PartyId, Policy], stack: ExitStack
 ) -> dict[PartyId, Ledger]:
-    folder = base / spec.privacy.ledger_dir if spec.privacy.ledger_dir else files.folder / "ledger"
-    folder.mkdir(parents=True, exist_ok=True)
-    return {
-        party: stack.enter_context(Ledger(folder / f"{party}.sqlite", policies[party].cap_rules()))
-        for party in spec.parties
-    }
+    kept = spec.privacy.ledger_dir
+    folder = base / expand(kept, "privacy.ledger_dir") if kept else files.folder / "ledger"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {
+            party: stack.enter_context(Ledger(folder / f"{party}.sqlite", policies[party].cap_rules()))
+            for party in spec.parties
+        }
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = error.strerror or "cannot be written"
+        raise SpecError("spec.ledger-dir", f"privacy.ledger_dir: {folder}: {why}; name a writable folder") from None
 
 
 def _held_out(loaded: LoadedSpec, table: HolderTable) -> Callable[[Sequence[str]], NDArray[np.bool_]]:
@@ -267,8 +273,8 @@ def _write(
         "disclosure": accounts.disclosure(reports, leak),
         "ledger_scope": "all runs with these ledgers" if spec.privacy.ledger_dir else "this run only",
         **_effort(outcome, time.perf_counter() - started),
-        "versions": _versions(),
-        "git": _git(),
+        "versions": versions(),
+        "git": commit(),
     }
     parts: dict[str, Any] = {leader: label_holder_part(label, spec.scorecard, leader)}
     parts |= {party: holder_part(held, spec.scorecard, party) for party, held in outcome.held.items()}
@@ -374,21 +380,3 @@ def _effort(outcome: _Outcome, total: float) -> dict[str, Any]:
         "network": {"modelled_seconds": round(modelled, 3)} if modelled else None,
         "max_rss_mb": round(peak / 2**20, 1),
     }
-
-
-def _versions() -> dict[str, str]:
-    packages = ("fedcredit", "numpy", "numba", "scipy", "polars", "tenseal", "cryptography")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
-
-
-def _git() -> str | None:
-    """Commit of the source tree this code runs from; None for an installed package."""
-    root, git = Path(__file__).resolve().parents[2], shutil.which("git")
-    if git is None or not (root / ".git").exists():
-        return None
-    command = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 - fixed arguments
-    except (subprocess.SubprocessError, OSError) as error:
-        raise FedCreditError("git.describe", "the source tree's commit could not be read", str(error)) from error
-    return found.stdout.strip()

@@ -60,13 +60,19 @@ def check_classes(bad: NDArray[np.bool_], index: RowIndex, rules: BinSection) ->
     """Counts goods and bads to train on.
 
     Raises:
-        DataError: fewer goods or bads than one bin needs.
+        DataError: fewer goods or bads than one bin needs, or one class only among the held-out rows.
     """
     bads = int((bad & index.train).sum())
     goods = int(index.train.sum()) - bads
     for name, found, needed in (("goods", goods, rules.min_goods), ("bads", bads, rules.min_bads)):
         if found < needed:
             raise DataError("label.too-few", f"{found} {name} among the common training rows, at least {needed} needed")
+    held_out = bad[index.test]
+    if held_out.all() or not held_out.any():
+        raise DataError(
+            "split.one-class",
+            f"{int(held_out.sum())} of {held_out.size} held-out rows are bad: both classes are needed",
+        )
     return goods, bads
 
 
