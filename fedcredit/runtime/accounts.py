@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
-from fedcredit.crypto.profiles import RLWE_8192, statistical_leak_log2
+from fedcredit.crypto.profiles import BFV_8192, PROFILES, statistical_leak_log2
 from fedcredit.governance.ledger import LedgerLine
 from fedcredit.protocol.bin.conversation import bin_conversation
 from fedcredit.protocol.group_sum.session import Conversation, Session
@@ -18,6 +18,8 @@ from fedcredit.types import PartyId
 from fedcredit.wire.leakage import parse_leakage
 
 __all__ = ["conversations", "disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
+
+_SHARED_OUTPUTS = 8  # outputs of bfv-8192 that share a ciphertext, and so one rounding
 
 
 def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation, int, int]]:
@@ -52,10 +54,12 @@ def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation
 
 
 def statistical_leak(result: LabelResult, spec: RunSpec) -> float | None:
-    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where the profile has no flood."""
-    if spec.crypto.profile != RLWE_8192:
+    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted."""
+    if PROFILES[spec.crypto.profile].security_bits == 0:
         return None
-    leaks = [statistical_leak_log2(c.parameters, answers, norm) for c, answers, norm in conversations(result, spec)]
+    shared = _SHARED_OUTPUTS if spec.crypto.profile == BFV_8192 else 1
+    found = conversations(result, spec)
+    leaks = [statistical_leak_log2(c.parameters, answers, shared * norm) for c, answers, norm in found]
     return math.log2(sum(2.0**leak for leak in leaks))
 
 
