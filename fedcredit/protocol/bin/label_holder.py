@@ -71,7 +71,7 @@ def check_classes(bad: NDArray[np.bool_], index: RowIndex, rules: BinSection) ->
     if held_out.all() or not held_out.any():
         raise DataError(
             "split.one-class",
-            f"{int(held_out.sum())} of {held_out.size} held-out rows are bad: both classes are needed",
+            f"{int(held_out.sum())} of {held_out.size} held-out rows are bad: both classes needed",
         )
     return goods, bads
 
