@@ -1,7 +1,7 @@
 """What a whole run costs, and what of it encryption costs: seconds, CPU, memory and bytes of each shipped configuration.
 
-Every configuration is run in its own process with each profile, one after the other. Ratios are to the run that encrypts
-nothing: the same protocol, messages and checks, without ciphers.
+Every configuration is run in its own process with each profile, one after the other. Ratios are to the run that
+encrypts nothing: the same protocol, messages and checks, without ciphers.
 
 usage: python benchmarks/simulate.py [--configs taiwan_scorecard,…] [--profiles rlwe-8192,bfv-8192]
 """
