@@ -1,4 +1,4 @@
-"""What a whole run costs, and what of it encryption costs: seconds, CPU, memory and bytes of each shipped configuration.
+"""What a whole run costs, and what of it encryption costs: seconds, CPU, memory, bytes of each shipped configuration.
 
 Every configuration is run in its own process with each profile, one after the other. Ratios are to the run that
 encrypts nothing: the same protocol, messages and checks, without ciphers.
