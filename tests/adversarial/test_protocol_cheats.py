@@ -296,13 +296,16 @@ def test_a_label_holder_that_names_more_columns_than_the_ledger_allows_is_refuse
 
 
 def test_points_that_would_tell_more_than_declared_are_refused(folder: Path) -> None:
-    rehearsal = Rehearsal(_loaded(folder))
-    wide = [list(range(0, 1 << 26, 1 << 24))]
+    """One round is declared with 12 bits; tables that span nearly 2^30 units have 13 above a step of 1/8 logit."""
+    loaded = _loaded(folder)
+    spec = loaded.spec.model_copy(update={"scorecard": loaded.spec.scorecard.model_copy(update={"max_totals": 1})})
 
     def changed(message: Any) -> Any:
-        return msgspec.structs.replace(message, tables=[wide[0][: len(table)] for table in message.tables])
+        far = (1 << 28) - (1 << 21)  # noise must not push a partial over its bound
+        tables = [[-far, *([far] * (len(table) - 1))] for table in message.tables]
+        return msgspec.structs.replace(message, tables=tables)
 
-    error = _failure(rehearsal, BANK, "scorecard.points", changed, to=UTILITY)
+    error = _failure(Rehearsal(replace(loaded, spec=spec)), BANK, "scorecard.points", changed, to=UTILITY)
     assert error.code == "ledger.beyond-declaration"
 
 

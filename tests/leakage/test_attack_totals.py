@@ -14,7 +14,7 @@ from fedcredit.attack.recorder import recording
 from fedcredit.attack.rehearsal import Rehearsal
 from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.attack.totals import bin_posterior, combinations, noisy_posterior, read_totals
-from fedcredit.errors import BoundError
+from fedcredit.errors import BoundError, DisclosureRefused
 from fedcredit.protocol.scorecard.plan import plan_fit
 from fedcredit.types import PartyId
 
@@ -133,3 +133,11 @@ def test_two_totals_over_many_columns_say_little(tmp_path: Path) -> None:
 
 def test_two_totals_over_few_columns_say_little(tmp_path: Path) -> None:
     assert _gap_closed(tmp_path, 2, "[scorecard]\nmax_totals = 2\n") < 0.25
+
+
+def test_it_is_the_noise_that_hides_them(tmp_path: Path) -> None:
+    """The same run with exact totals: the ledger refuses it where caps are enforced, and the attack shows why."""
+    exact = "[scorecard]\nmax_totals = 2\ntotal_step = 0.0001\ntotal_noise = 0.0\n"
+    with pytest.raises(DisclosureRefused, match="bits per row"):
+        _gap_closed(tmp_path / "capped", 2, exact)
+    assert _gap_closed(tmp_path / "open", 2, exact + "[privacy]\nenforce = false\n") > 0.8
