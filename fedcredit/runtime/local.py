@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from fedcredit.errors import FedCreditError, PeerError, SpecError, TransportError
+from fedcredit.errors import DataError, FedCreditError, PeerError, SpecError, TransportError
 from fedcredit.governance.audit import AuditLog, write_heads
 from fedcredit.governance.canonical import canonical_json
 from fedcredit.governance.gate import Gate, House, Released, RunContext
@@ -199,7 +199,10 @@ class LocalNetwork:
 
     def _notify(self, party: PartyId, error: BaseException) -> None:
         """Sends every other party the code and public text of an error, as far as the gate allows it."""
-        if isinstance(error, FedCreditError):
+        if isinstance(error, DataError):
+            # What is wrong with a party's own records is for its own log: a refusal must not count or name anything.
+            notice = ErrorNotice(code="data", text="the party's own records do not carry this run")
+        elif isinstance(error, FedCreditError):
             notice = ErrorNotice(code=error.code[:128], text=error.public[:1024])
         else:
             notice = ErrorNotice(code="run.internal", text="an internal error; the local log says more")
@@ -267,6 +270,8 @@ class LocalNetwork:
 
     async def receive(self, party: PartyId, sender: PartyId, kind: type[M], deadline: Deadline) -> M:
         """Waits for the next envelope of a sender and lets it in."""
+        if sender not in self._posts:
+            raise PeerError("wire.stranger", f"{party} waits for {sender}, who is in no roster of this run")
         post, gate = self._posts[party], self._gates[party]
         while True:
             if post.notices:

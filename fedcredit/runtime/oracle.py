@@ -170,7 +170,7 @@ class _PooledSums:
         for party in dict.fromkeys(feature.owner for feature in self._features):
             mine = [place for place in self._kept if self._features[place].owner == party]
             part = partial_totals([self._codes[p][rows] for p in mine], [places[p] for p in mine], len(total))
-            if perturbed and party in self._pooled.replayable:
+            if perturbed and mine and party in self._pooled.replayable:
                 part = perturb(part, self._plan, self._pooled.replayable[party])
             total += part
         return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, price_each
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.types import PartyId
-from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration
+from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
+from fedcredit.wire.message import encode
 
 __all__ = ["AnswerInputs", "answer_bins"]
 
@@ -60,12 +62,14 @@ async def answer_bins(channel: Channel, session: Session, inputs: AnswerInputs) 
     rows = len(features[0].codes)
     declaration = Declaration(data_version=inputs.data_version, basis=basis, costs=costs, purpose="bin", rows=rows)
     channel.declare(label_holder, declaration)
-    await channel.send(label_holder, FeatureShapes(features=[feature.shape for feature in features]))
+    shapes = FeatureShapes(features=[feature.shape for feature in features])
+    # The whole price is paid here: shapes already follow the common rows, which are the label holder's choice.
+    await channel.send(label_holder, shapes, spend=Spend(hashlib.sha256(encode(shapes)).hexdigest(), costs))
     matrix = np.column_stack([feature.codes for feature in features])
     grouping = Grouping(matrix, tuple(feature.shape.bins for feature in features), min_rows=inputs.min_rows)
     conversation = bin_conversation(session, grouping.rows)
     answerer = await GroupSumAnswerer.open(channel, conversation, label_holder, grouping, inputs.keep)
-    await answerer.answer(price_each([names[code] for code in codes]))
+    await answerer.answer(price_each([]))
     own = [names[code] for code in codes]
     left = channel.headroom(label_holder, inputs.data_version, basis, CostKind.EQUATIONS, own)
     await channel.send(label_holder, Budgets(equations=[min(room, _UNLIMITED) for room in left]))

@@ -61,12 +61,14 @@ class BinnedFeature:
         shape: Its code and number of prebins.
         merged: Its merged bins with counts, WOE and IV.
         stability: Population stability between training and held-out rows.
+        test_rows: int64 (bins,), held-out rows by merged bin.
     """
 
     owner: PartyId
     shape: FeatureShape
     merged: MergedBins
     stability: float
+    test_rows: Ints
 
     @property
     def code(self) -> str:
@@ -86,7 +88,9 @@ def order_of_features(count: int, entropy: Entropy) -> list[int]:
 def prebin(
     table: HolderTable, index: RowIndex, party: PartySection, rules: BinSection, order: Sequence[int]
 ) -> list[OwnFeature]:
-    """Cuts a party's columns into bins by the quantiles of its training rows.
+    """Cuts a party's columns into bins by the quantiles of all common rows.
+
+    Not of the training rows alone: which rows those are can be the label holder's choice, and bins must not follow it.
 
     Args:
         table: The party's own records.
@@ -114,7 +118,7 @@ def prebin(
             max_categories=rules.max_categories,
         )
         try:
-            prebins = fit_prebins(column, index.train, cut)
+            prebins = fit_prebins(column, np.ones(len(column), np.bool_), cut)
         except DataError as error:
             raise DataError(error.code, f"{table.party}: {error.public}", error.detail) from error
         monotone: Literal["", "increasing", "decreasing", "auto"] = party.monotone.get(name, "")
@@ -145,6 +149,9 @@ def bin_feature(owner: PartyId, shape: FeatureShape, counts: LabelCounts, rules:
         monotone=shape.monotone or None,
     )
     merged = merge_bins(counts.rows - counts.bads, counts.bads, shape.ordered, binning)
-    train, test = (np.bincount(merged.group, weights=c, minlength=merged.bins) for c in (counts.rows, counts.test_rows))
+    train, test = (
+        np.bincount(merged.group, weights=each, minlength=merged.bins).astype(np.int64)
+        for each in (counts.rows, counts.test_rows)
+    )
     stability = float(population_stability(train, test))
-    return BinnedFeature(owner, shape, merged, stability)
+    return BinnedFeature(owner, shape, merged, stability, test)

@@ -50,7 +50,7 @@ SCHEMA = ProtocolSchema(
     name="bin",
     messages=(
         Declared(message=RunBasis, senders=_L, receivers=_P, max_bytes=1 << 10),
-        Declared(message=FeatureShapes, senders=_P, receivers=_L, max_bytes=_SHAPES),
+        Declared(message=FeatureShapes, senders=_P, receivers=_L, max_bytes=_SHAPES, spends=True),
         Declared(message=Budgets, senders=_P, receivers=_L, max_bytes=_SHAPES),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from fedcredit.crypto.totals import add
@@ -14,16 +15,20 @@ from fedcredit.types import PartyId
 __all__ = ["add_totals"]
 
 
-async def add_totals(channel: Channel, label_holder: PartyId) -> None:
+async def add_totals(channel: Channel, label_holder: PartyId, holders: Sequence[PartyId]) -> None:
     """Adds the partials of each round, then those of the scoring.
+
+    Args:
+        channel: To everyone.
+        label_holder: Whose key the partials are encrypted under.
+        holders: All feature holders of the spec.
 
     Raises:
         PeerError: a partial is malformed or of another round.
     """
     channel.stage("scorecard")
     key = await channel.receive(label_holder, TotalsKey)
-    holders = [PartyId(name) for name in key.holders]
-    number, more = 0, bool(holders)
+    number, more = 0, True
     while more:
         more = (await channel.receive(label_holder, FitStep)).more
         rows: Literal["train", "test"] = "train" if more else "test"

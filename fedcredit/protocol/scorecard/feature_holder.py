@@ -49,6 +49,7 @@ class HolderInputs:
 
     Args:
         label_holder: Who asks.
+        holders: All feature holders of the spec, this one included: the roster of the masks.
         features: Own features in the order of this run.
         index: Common rows.
         basis: Sizes signed by the label holder.
@@ -58,6 +59,7 @@ class HolderInputs:
     """
 
     label_holder: PartyId
+    holders: Sequence[PartyId]
     features: Sequence[OwnFeature]
     index: RowIndex
     basis: Basis
@@ -113,22 +115,22 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
     channel.stage("scorecard")
     selection = await channel.receive(inputs.label_holder, Selection)
     chosen = _chosen(selection, inputs)
-    if not chosen:
-        return []
+    sums = None
     names = [one.own.name for one in chosen]
-    others = sum(other.columns for other in selection.others)
-    costs = column_costs(inputs.plan, names, selection.own_columns, others)
-    channel.declare(
-        inputs.label_holder,
-        Declaration(
-            data_version=inputs.data_version,
-            basis=inputs.basis,
-            costs=costs,
-            purpose="scorecard",
-            rows=len(inputs.index.ids),
-        ),
-    )
-    sums = await _answer_products(channel, session, inputs, selection, chosen)
+    if chosen:
+        others = sum(other.columns for other in selection.others)
+        costs = column_costs(inputs.plan, names, selection.own_columns, others)
+        channel.declare(
+            inputs.label_holder,
+            Declaration(
+                data_version=inputs.data_version,
+                basis=inputs.basis,
+                costs=costs,
+                purpose="scorecard",
+                rows=len(inputs.index.ids),
+            ),
+        )
+        sums = await _answer_products(channel, session, inputs, selection, chosen)
     kept = await channel.receive(inputs.label_holder, Kept)
     by_code = {one.own.shape.code: one for one in chosen}
     if len(set(kept.codes)) != len(kept.codes) or not set(kept.codes) <= by_code.keys():
@@ -209,19 +211,20 @@ class _Totals:
     async def run(self, sums: GroupSumAnswerer | None, priced: Priced) -> list[Ints]:
         """Answers rounds until the scoring; returns the points of the model."""
         key = await self._channel.receive(self._inputs.label_holder, TotalsKey)
-        peers = [PartyId(name) for name in key.holders if name != self._channel.party]
+        peers = [party for party in self._inputs.holders if party != self._channel.party]
         await self._channel.broadcast(peers, MaskPublicKey(key=self._mask.public_bytes()))
         keys: dict[str, bytes] = {
             party: one.key for party, one in (await self._channel.gather(peers, MaskPublicKey)).items()
         }
         keys[self._channel.party] = self._mask.public_bytes()
         while (await self._channel.receive(self._inputs.label_holder, FitStep)).more:
-            if sums is None or self._number >= self._inputs.plan.rounds:
+            if self._number >= self._inputs.plan.rounds:
                 raise PeerError(
                     "scorecard.round", f"{self._inputs.label_holder}: asks for more rounds than were agreed"
                 )
             await self._send(key, keys, self._inputs.index.train, "train")
-            await sums.answer(priced)
+            if sums is not None:
+                await sums.answer(priced)
         self._channel.stage("score")
         return await self._send(key, keys, self._inputs.index.test, "test")
 
@@ -229,7 +232,7 @@ class _Totals:
         tables = self._tables(await self._channel.receive(self._inputs.label_holder, PartialPoints), part)
         plan = self._inputs.plan
         total = partial_totals([one.codes[rows] for one in self._kept], tables, int(rows.sum()))
-        if part == "train":
+        if part == "train" and self._kept:
             total = perturb(total, plan, self._inputs.keep.replayable)
         masks = None
         if len(keys) > 1:

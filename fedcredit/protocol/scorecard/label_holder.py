@@ -34,7 +34,7 @@ from fedcredit.protocol.scorecard.messages import (
     Selection,
     TotalsKey,
 )
-from fedcredit.protocol.scorecard.partial import partial_totals
+from fedcredit.protocol.scorecard.partial import check_totals, partial_totals
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, pairs
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import COORDINATOR, PartyId
@@ -207,15 +207,12 @@ class _EncryptedSums:
         self._kept = {
             party: [place for place in kept if features[place].owner == party] for party in [self._me, *self._holders]
         }
-        for party in self._holders:
-            await self._channel.send(party, Kept(codes=[features[place].code for place in self._kept[party]]))
-        if self._holders:
-            self._key = TotalsSecret(TOTAL_BOUND)
-            names = [str(party) for party in self._holders]
-            message = TotalsKey(public=self._key.public_bytes(), holders=names)
-            await self._channel.broadcast([*self._holders, COORDINATOR], message)
-        else:
-            await self._channel.send(COORDINATOR, TotalsKey(public=b"", holders=[]))  # nothing to add: it may go home
+        for party in self._inputs.holders:
+            codes = [features[place].code for place in self._kept.get(party, [])]
+            await self._channel.send(party, Kept(codes=codes))
+        self._key = TotalsSecret(TOTAL_BOUND)
+        message = TotalsKey(public=self._key.public_bytes())
+        await self._channel.broadcast([*self._inputs.holders, COORDINATOR], message)
 
     async def totals(self, tables: Sequence[Ints]) -> Ints:
         """One encrypted total a training row."""
@@ -252,18 +249,21 @@ class _EncryptedSums:
         own_tables = [by_place[place] for place in self._kept[self._me]]
         total = partial_totals([self._own_codes[i][rows] for i in mine], own_tables, int(rows.sum()))
         if self._key is None:
-            return total
-        await self._channel.broadcast([*self._holders, COORDINATOR], FitStep(more=more))
+            raise PeerError("scorecard.key", f"{self._me}: totals were asked before their key was given out")
+        await self._channel.broadcast([*self._inputs.holders, COORDINATOR], FitStep(more=more))
         if not more:
             self._channel.stage("score")
-        for party in self._holders:
-            points = [by_place[place].tolist() for place in self._kept[party]]
+        for party in self._inputs.holders:
+            points = [by_place[place].tolist() for place in self._kept.get(party, [])]
             await self._channel.send(party, PartialPoints(round=self._number, rows=part, tables=points))
         answer = await self._channel.receive(COORDINATOR, EncryptedTotal)
         if answer.round != self._number or answer.rows != part:
             raise PeerError("scorecard.round", "coordinator: totals of another round")
         self._number += 1
-        return total + self._key.decrypt(answer.body, int(rows.sum()))
+        theirs = self._key.decrypt(answer.body, int(rows.sum()))
+        tables_of = {p: t for p, t in by_place.items() if self._inputs.candidates.features[p].owner != self._me}
+        check_totals(theirs, self._inputs.candidates.features, tables_of, self._inputs.plan if more else None)
+        return total + theirs
 
     def _split(self, party: PartyId, by_bin: Ints) -> list[Ints]:
         bins = [self._inputs.candidates.features[place].merged.bins for place in self._places[party]]

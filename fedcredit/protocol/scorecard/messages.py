@@ -76,10 +76,9 @@ class Kept(Message, frozen=True, kw_only=True, tag="scorecard.kept"):
 
 
 class TotalsKey(Message, frozen=True, kw_only=True, tag="scorecard.totals_key"):
-    """Public key under which partial points are encrypted for the label holder, and who takes part."""
+    """Public key under which partial points are encrypted for the label holder."""
 
     public: bytes
-    holders: list[Name]
 
 
 class MaskPublicKey(Message, frozen=True, kw_only=True, tag="scorecard.mask_key"):

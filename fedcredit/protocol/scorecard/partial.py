@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from fedcredit.crypto.prg import Entropy
+from fedcredit.errors import PeerError
+from fedcredit.protocol.bin.features import BinnedFeature
 from fedcredit.protocol.scorecard.plan import FitPlan
 
-__all__ = ["partial_totals", "perturb", "total_bits"]
+__all__ = ["check_totals", "partial_totals", "perturb", "total_bits"]
 
 Ints = NDArray[np.int64]
 
+_DEVIATIONS = 10.0  # an honest sum is that far off once in 10^23; ndtri of a double's fraction stays within 8.3
 _FRACTION_BITS = 53  # a uniform double; the tail it cannot reach has probability 2^-53
 
 
@@ -43,6 +46,41 @@ def perturb(total: Ints, plan: FitPlan, replayable: Entropy) -> Ints:
         floor = np.floor(steps)
         return ((floor + (_uniform(replayable, len(total)) < steps - floor)) * plan.step_units).astype(np.int64)
     return np.rint(values).astype(np.int64)
+
+
+def check_totals(
+    totals: Ints, features: Sequence[BinnedFeature], tables: Mapping[int, Ints], plan: FitPlan | None
+) -> None:
+    """Holds opened totals against the counts by bin that the label holder has already.
+
+    The sum over rows of the totals is known, exactly for scores and up to the holders' noise in a fit, and so is the
+    range of each total: whoever adds, drops or invents partials has to hit both.
+
+    Args:
+        totals: int64 (rows,), of all feature holders together.
+        features: All candidates.
+        tables: Table of each kept feature of a feature holder, by its place among the candidates.
+        plan: The fit, whose noise is allowed for; None for scores, which have none.
+
+    Raises:
+        PeerError: the totals are not those of the tables and rows.
+    """
+    low = sum(int(table.min()) for table in tables.values())
+    high = sum(int(table.max()) for table in tables.values())
+    slack = deviation = 0.0
+    if plan is not None:
+        owners = len({features[place].owner for place in tables})
+        slack = owners * (_DEVIATIONS * plan.noise_units + plan.step_units)
+        deviation = math.sqrt(owners * len(totals) * (plan.noise_units**2 + plan.step_units**2 / 4))
+    counts = {p: features[p].test_rows if plan is None else _train_rows(features[p]) for p in tables}
+    expected = sum(int(counts[place] @ table) for place, table in tables.items())
+    outside = bool(len(totals)) and (int(totals.min()) < low - slack or int(totals.max()) > high + slack)
+    if outside or abs(int(totals.sum()) - expected) > _DEVIATIONS * deviation:
+        raise PeerError("scorecard.totals", "coordinator: totals that do not fit the counts by bin of the holders")
+
+
+def _train_rows(feature: BinnedFeature) -> Ints:
+    return feature.merged.goods + feature.merged.bads
 
 
 def total_bits(tables: Sequence[Ints], step: int) -> float:

@@ -142,16 +142,16 @@ async def lead(
 async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[HolderFeature]]:
     """A feature holder's role; returns the common rows and its own part of the model."""
     spec, keep = holding.spec, holding.keep
-    leader = spec.label_holder.name
+    leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
     index = await align_holder(channel, leader, holding.table.ids.to_list())
     own = holding.prebinned(index)
     answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
-    inputs = HolderInputs(leader, own, index, basis, holding.table.digest, plan_fit(spec.scorecard), keep)
+    inputs = HolderInputs(leader, holders, own, index, basis, holding.table.digest, plan_fit(spec.scorecard), keep)
     return index, await hold_features(channel, session, inputs)
 
 
 async def coordinate(channel: Channel, spec: RunSpec) -> None:
     """The coordinator's role."""
-    await add_totals(channel, spec.label_holder.name)
+    await add_totals(channel, spec.label_holder.name, [party.name for party in spec.feature_holders])
