@@ -1,0 +1,119 @@
+"""The run directory appears whole or not at all; what was disclosed is kept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from fedcredit.errors import DataError, PeerError, SpecError
+from fedcredit.runtime import escrow as escrow_module
+from fedcredit.runtime import provenance
+from fedcredit.runtime.escrow import FileEscrow
+from fedcredit.runtime.run_directory import RunFiles, run_directory
+from fedcredit.types import RunId
+
+RUN = RunId("0123456789abcdef")
+
+
+def fill(files: RunFiles) -> None:
+    files.text("spec.toml", "x = 1\n")
+    files.json("audit/bank.json", {"a": None})
+    files.text("ledger/bank.sqlite", "")
+    files.text("escrow/bank.jsonl", "")
+    files.text("model/bank/scorecard.json", "{}")
+    pl.DataFrame({"id": [1]}).write_parquet(files.folder / "predictions.parquet")
+
+
+def test_it_appears_under_its_name_only_at_the_end(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "run"
+    with run_directory(out, RUN) as files:
+        fill(files)
+        assert not out.exists()
+    assert json.loads((out / "audit" / "bank.json").read_text()) == {"a": None}
+    assert [one.name for one in out.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "dangling link"])
+def test_what_exists_is_never_overwritten(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "run"
+    if kind == "folder":
+        out.mkdir()
+    elif kind == "file":
+        out.write_text("mine")
+    else:
+        out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SpecError, match="exists already"), run_directory(out, RUN):
+        pass
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpecError, match="--out") as caught, run_directory(tmp_path / "file" / "run", RUN):
+        pass
+    assert caught.value.code == "out.unwritable"
+
+
+@pytest.mark.parametrize("error", [DataError("a.b", "c"), SpecError("a.b", "c"), OSError(errno.ENOSPC, "full")])
+def test_wrong_input_or_a_full_disk_leaves_nothing(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(type(error)), run_directory(tmp_path / "made" / "up" / "run", RUN) as files:
+        fill(files)
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_others_use_stay(tmp_path: Path) -> None:
+    with pytest.raises(DataError), run_directory(tmp_path / "made" / "run", RUN):
+        (tmp_path / "made" / "other").mkdir()
+        raise DataError("a.b", "c")
+    assert [one.name for one in (tmp_path / "made").iterdir()] == ["other"]
+
+
+@pytest.mark.parametrize("error", [PeerError("a.b", "c"), KeyboardInterrupt(), ValueError("bug")])
+def test_a_failed_protocol_leaves_evidence_and_no_result(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), run_directory(tmp_path / "run", RUN) as files:
+        fill(files)
+        raise error
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == "run.failed-01234567"
+    assert {one.name for one in kept.iterdir()} == {"audit", "ledger", "escrow", "spec.toml"}
+
+
+def test_json_holds_no_infinity(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        RunFiles(tmp_path).json("x.json", {"a": float("inf")})
+
+
+def test_escrow_appends_for_its_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "house" / "bank.jsonl"
+    for seed in ("aa", "bb"):
+        kept = FileEscrow(path)
+        kept.record("vector", {"seed": seed, "index": 1})
+        kept.close()
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert lines == [{"what": "vector", "seed": seed, "index": 1} for seed in ("aa", "bb")]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_escrow_finishes_a_line_that_was_taken_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.write
+    monkeypatch.setattr(escrow_module.os, "write", lambda file, data: whole(file, bytes(data)[:5]))
+    kept = FileEscrow(tmp_path / "bank.jsonl", durable=False)
+    kept.record("vector", {"seed": "aabbcc"})
+    kept.close()
+    assert json.loads((tmp_path / "bank.jsonl").read_text()) == {"what": "vector", "seed": "aabbcc"}
+
+
+def test_a_tree_that_git_refuses_to_read_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "git").write_text("#!/bin/sh\nexit 128\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert provenance.commit() is None
+    assert provenance.versions()["fedcredit"]
