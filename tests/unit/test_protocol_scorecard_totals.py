@@ -41,8 +41,6 @@ def test_perturbation_is_unbiased(noise: float, step: int) -> None:
     error = found - total
     variance = noise**2 + float(((total % step) * (step - total % step)).mean())
     assert error.std() == pytest.approx(math.sqrt(variance), rel=0.02, abs=0.3)
-        math.sqrt(noise**2 + float(((total % step) * (step - total % step)).mean())), rel=0.02, abs=0.3
-    )
 
 
 def test_perturbation_is_repeatable_and_goes_on_from_where_it_was() -> None:

@@ -50,9 +50,8 @@ def test_a_column_without_edges() -> None:
 
 
 def test_a_holder_keeps_names_woe_and_points_but_no_counts() -> None:
-    feature = HolderFeature(
-        own(NUMERIC), np.array([0, 0, 1, 1, 2, 3]), np.array([3, -2, 0, 1]), np.array([9, -8, 0, 4])
-    )
+    group, woe, points = np.array([0, 0, 1, 1, 2, 3]), np.array([3, -2, 0, 1]), np.array([9, -8, 0, 4])
+    feature = HolderFeature(own(NUMERIC), group, woe, points)
     part = holder_part([feature], ScorecardSection(), PartyId("tax"))
     (kept,) = part["features"]
     assert part["role"] == "feature_holder"

@@ -12,7 +12,6 @@ import polars as pl
 import pytest
 
 from fedcredit.errors import DataError, PeerError, SpecError
-from fedcredit.runtime import escrow as escrow_module
 from fedcredit.runtime import provenance
 from fedcredit.runtime.escrow import FileEscrow
 from fedcredit.runtime.run_directory import RunFiles, run_directory
@@ -28,6 +27,14 @@ def fill(files: RunFiles) -> None:
     files.text("escrow/bank.jsonl", "")
     files.text("model/bank/scorecard.json", "{}")
     pl.DataFrame({"id": [1]}).write_parquet(files.folder / "predictions.parquet")
+
+
+def fail(out: Path, error: BaseException, *others: Path) -> None:
+    with run_directory(out, RUN) as files:
+        fill(files)
+        for other in others:
+            other.mkdir()
+        raise error
 
 
 def test_it_appears_under_its_name_only_at_the_end(tmp_path: Path) -> None:
@@ -62,24 +69,21 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [DataError("a.b", "c"), SpecError("a.b", "c"), OSError(errno.ENOSPC, "full")])
 def test_wrong_input_or_a_full_disk_leaves_nothing(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(type(error)), run_directory(tmp_path / "made" / "up" / "run", RUN) as files:
-        fill(files)
-        raise error
+    with pytest.raises(type(error)):
+        fail(tmp_path / "made" / "up" / "run", error)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folders_that_others_use_stay(tmp_path: Path) -> None:
-    with pytest.raises(DataError), run_directory(tmp_path / "made" / "run", RUN):
-        (tmp_path / "made" / "other").mkdir()
-        raise DataError("a.b", "c")
+    with pytest.raises(DataError):
+        fail(tmp_path / "made" / "run", DataError("a.b", "c"), tmp_path / "made" / "other")
     assert [one.name for one in (tmp_path / "made").iterdir()] == ["other"]
 
 
 @pytest.mark.parametrize("error", [PeerError("a.b", "c"), KeyboardInterrupt(), ValueError("bug")])
 def test_a_failed_protocol_leaves_evidence_and_no_result(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), run_directory(tmp_path / "run", RUN) as files:
-        fill(files)
-        raise error
+    with pytest.raises(type(error)):
+        fail(tmp_path / "run", error)
     (kept,) = tmp_path.iterdir()
     assert kept.name == "run.failed-01234567"
     assert {one.name for one in kept.iterdir()} == {"audit", "ledger", "escrow", "spec.toml"}
@@ -104,7 +108,7 @@ def test_escrow_appends_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_escrow_finishes_a_line_that_was_taken_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.write
-    monkeypatch.setattr(escrow_module.os, "write", lambda file, data: whole(file, bytes(data)[:5]))
+    monkeypatch.setattr(os, "write", lambda file, data: whole(file, bytes(data)[:5]))
     kept = FileEscrow(tmp_path / "bank.jsonl", durable=False)
     kept.record("vector", {"seed": "aabbcc"})
     kept.close()
