@@ -216,8 +216,6 @@ _FIT = [
     (BANK, "step", _with(more=False), "wire.stage"),
     (BANK, "totals_key", _bytes("public", lambda key: key[:-1]), "bfv.length"),
     (BANK, "totals_key", _bytes("public", _flipped), "bfv.checksum"),
-    (BANK, "totals_key", _with(holders=["tax", "ghost"]), "gate.recipient"),
-    (BANK, "totals_key", _with(holders=["tax", "coordinator"]), "schema.roles"),
     (TAX, "mask_key", _with(key=bytes(32)), "masks.low-order"),
     (TAX, "mask_key", _with(key=b"\x05" * 32), "totals.range"),
     (TAX, "partial", _with(round=1), "scorecard.round"),

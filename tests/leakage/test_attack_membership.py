@@ -196,7 +196,7 @@ async def _end_quietly(channel: Channel, shapes: dict[PartyId, Expected]) -> Non
     for holder, shape in shapes.items():
         await channel.send(holder, Kept(codes=[code for code, _ in shape.features]))
     everyone = [*shapes, COORDINATOR]
-    await channel.broadcast(everyone, TotalsKey(public=key.public_bytes(), holders=[str(one) for one in shapes]))
+    await channel.broadcast(everyone, TotalsKey(public=key.public_bytes()))
     await channel.broadcast(everyone, FitStep(more=False))
     channel.stage("score")
     for holder, shape in shapes.items():

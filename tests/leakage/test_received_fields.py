@@ -92,7 +92,6 @@ def test_pages_and_messages_agree_through_the_products_own_check() -> None:
 def test_the_coordinator_receives_ciphertext_and_public_words_only(run: tuple[set[Field], Any, Any]) -> None:
     assert {(kind, name) for role, kind, name in run[0] if role is Role.COORDINATOR} == {
         ("scorecard.totals_key", "public"),
-        ("scorecard.totals_key", "holders"),
         ("scorecard.step", "more"),
         ("scorecard.partial", "round"),
         ("scorecard.partial", "rows"),
