@@ -9,13 +9,13 @@ import pytest
 
 from fedcredit.data.load import load_table
 from fedcredit.spec.model import PartySection
-from fedcredit.types import Role
+from fedcredit.types import PartyId, Role
 
 ROWS = {"id": ["a", "b", "c"], "x": [1.0, 2.0, 3.0], "w": ["u", "v", None], "n": [4, 5, 6]}
 
 
 def section(name: str, columns: tuple[str, ...]) -> PartySection:
-    return PartySection(name="p", role=Role.FEATURE_HOLDER, source=name, columns=columns)
+    return PartySection(name=PartyId("p"), role=Role.FEATURE_HOLDER, source=name, columns=columns)
 
 
 def test_another_choice_of_columns_is_the_same_data(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_another_choice_of_columns_is_the_same_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("column", ["x", "w", "n"])
 def test_one_changed_value_of_any_column_is_other_data(tmp_path: Path, column: str) -> None:
     pl.DataFrame(ROWS).write_parquet(tmp_path / "t.parquet")
-    changed = {**ROWS, column: [*ROWS[column][:2], {"x": 9.0, "w": "z", "n": 9}[column]]}
-    pl.DataFrame(changed).write_parquet(tmp_path / "u.parquet")
+    other = {"x": [1.0, 2.0, 9.0], "w": ["u", "v", "z"], "n": [4, 5, 9]}
+    pl.DataFrame({**ROWS, column: other[column]}).write_parquet(tmp_path / "u.parquet")
     one, two = (load_table(section(f"{name}.parquet", ("x",)), tmp_path).digest for name in "tu")
     assert one != two
