@@ -68,7 +68,7 @@ class Grouping:
             if smallest < self.min_rows:
                 raise BoundError(
                     "grouping.undersized",
-                    f"feature {feature}: a bin has {smallest} rows, at least {self.min_rows} needed",
+                    f"feature {feature}: a bin has fewer than the {self.min_rows} rows it needs",
                 )
         if self.weights is not None:
             if self.weights.ndim != 2 or self.weights.shape[0] != self.rows:

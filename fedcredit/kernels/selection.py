@@ -130,7 +130,7 @@ def choose_candidates(
 def _refusal(
     feature: FeatureSummary, chosen: Sequence[FeatureSummary], budgets: Mapping[str, Budget], rules: SelectionRules
 ) -> tuple[str, float, float, str] | None:
-    if feature.iv < rules.min_iv:
+    if feature.iv < rules.min_iv or feature.bins < 2:  # one bin tells nothing, whatever the threshold
         return "iv", feature.iv, rules.min_iv, ""
     if feature.stability > rules.max_stability:
         return "stability", feature.stability, rules.max_stability, ""

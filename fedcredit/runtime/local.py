@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
-from fedcredit.errors import DataError, FedCreditError, PeerError, SpecError, TransportError
+from fedcredit.errors import DataError, DisclosureRefused, FedCreditError, PeerError, SpecError, TransportError
 from fedcredit.governance.audit import AuditLog, write_heads
 from fedcredit.governance.canonical import canonical_json
 from fedcredit.governance.gate import Gate, House, Released, RunContext
@@ -202,6 +202,8 @@ class LocalNetwork:
         if isinstance(error, DataError):
             # What is wrong with a party's own records is for its own log: a refusal must not count or name anything.
             notice = ErrorNotice(code="data", text="the party's own records do not carry this run")
+        elif isinstance(error, DisclosureRefused):
+            notice = ErrorNotice(code=error.code, text="a cap of its disclosure ledger would be passed")
         elif isinstance(error, FedCreditError):
             notice = ErrorNotice(code=error.code[:128], text=error.public[:1024])
         else:

@@ -51,7 +51,8 @@ class RunFiles:
         lines = []
         for entry in entries:
             fields = asdict(entry)
-            lines.append(json.dumps({**fields, "type": fields.pop("kind")} | {"sha256": fields.pop("body_sha256")}))
+            kind, digest = fields.pop("kind"), fields.pop("body_sha256")
+            lines.append(json.dumps({**fields, "type": kind, "sha256": digest}))
         self.text("transcript.jsonl", "".join(line + "\n" for line in lines))
 
     def predictions(self, rows: HeldOut) -> None:

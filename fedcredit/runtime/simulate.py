@@ -316,6 +316,7 @@ def _identity(spec: RunSpec, outcome: _Outcome) -> dict[str, Any]:
         "protocol": [schema.name for schema in SCHEMAS],
         "parties": {party.name: party.role.value for party in spec.party},
         "bank": spec.label_holder.name,
+        "split": spec.split.model_dump(mode="json", exclude={"test_ids"}) | {"by_ids": spec.split.test_ids is not None},
         "transcript_digest": outcome.network.transcript_digest(),
     }
 

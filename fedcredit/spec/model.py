@@ -206,8 +206,8 @@ class ScorecardSection(Section):
     ridge: NotNegative = 1.0
     true_bad_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     max_features: Annotated[int, Field(ge=1)] | None = None
-    total_step: Positive = 0.125
-    total_noise: NotNegative = 0.0625
+    total_step: Positive = 0.5
+    total_noise: NotNegative = 0.25
 
 
 class BoostSection(Section):

@@ -158,7 +158,7 @@ def _check_production(spec: RunSpec) -> None:
     if spec.align.mode == "plain":
         _refuse("align.mode", f'"plain" {tail}; use "blind" or "registry"')
     if spec.run.model == "scorecard" and spec.scorecard.fit == "mle" and spec.scorecard.total_noise == 0:
-        _refuse("scorecard.total_noise", f'0 with fit = "mle" {tail}; use a noise above 0, such as 0.0625')
+        _refuse("scorecard.total_noise", f'0 with fit = "mle" {tail}; use a noise above 0, such as 0.25')
     if spec.boost is not None and spec.boost.holder_thresholds == 0:
         _refuse("boost.holder_thresholds", f"0 (no cap) {tail}; use a whole number of at least 1")
     for key in ("bandwidth_mbps", "latency_ms"):

@@ -127,7 +127,6 @@ def test_announced_shapes_are_paid_for(tmp_path: Path) -> None:
     assert min(paid, again) >= 3
 
 
-@pytest.mark.xfail(strict=True, reason="known: whether a holder refuses is an answer too, and costs nothing")
 def test_a_refusal_is_paid_for_where_it_depends_on_a_row(tmp_path: Path) -> None:
     """With few rows in common, one missing cell more decides between a refusal and an announcement."""
     _rehearsal(tmp_path)
@@ -140,7 +139,6 @@ def test_a_refusal_is_paid_for_where_it_depends_on_a_row(tmp_path: Path) -> None
     assert refused[:2] == announced[:2] or min(refused[2], announced[2]) > 0
 
 
-@pytest.mark.xfail(strict=True, reason="known: refusals of the ledger name the column, which never leaves")
 def test_a_refusal_of_the_ledger_names_no_column(tmp_path: Path) -> None:
     sections = SECTIONS.replace("enforce = false", "max_equations = 2")  # binning takes three
     loaded = write_sample(tmp_path, Sample(500, {BANK: 1, TAX: 2, UTILITY: 2}, sections=sections))
@@ -249,7 +247,6 @@ def _positional(_sender: PartyId, recipient: PartyId, kind: str, body: bytes) ->
     return encode(msgspec.structs.replace(message, tables=tables))
 
 
-@pytest.mark.xfail(strict=True, reason="known: a holder adds up tables that no scorecard has")
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the honest half of the bank's role cannot fit such totals
 def test_tables_that_no_scorecard_has_are_refused(tmp_path: Path) -> None:
     rehearsal = _rehearsal(tmp_path)

@@ -99,8 +99,8 @@ def prebin(
         rules: Section ``[bin]``.
         order: Order in which the columns get the codes F1, F2, ….
 
-    Raises:
-        DataError: a column can not be binned on the common rows; names it.
+    A column that has nothing to tell on the common rows becomes one bin: whether a holder refuses, or how many features
+    it announces, would itself say something of rows that the label holder chose.
     """
     features = []
     names = list(table.columns)
@@ -119,13 +119,14 @@ def prebin(
         )
         try:
             prebins = fit_prebins(column, np.ones(len(column), np.bool_), cut)
-        except DataError as error:
-            raise DataError(error.code, f"{table.party}: {error.public}", error.detail) from error
+            codes = prebins.apply(column).astype(np.int32)
+        except DataError:
+            prebins, codes = Prebins(kind="numeric"), np.zeros(len(column), np.int32)
         monotone: Literal["", "increasing", "decreasing", "auto"] = party.monotone.get(name, "")
         shape = FeatureShape(
             code=f"F{rank + 1:0{width}d}", bins=prebins.bins, ordered=prebins.ordered, monotone=monotone
         )
-        features.append(OwnFeature(name, shape, prebins, prebins.apply(column).astype(np.int32)))
+        features.append(OwnFeature(name, shape, prebins, codes))
     return features
 
 

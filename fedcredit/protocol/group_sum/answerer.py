@@ -13,6 +13,7 @@ from fedcredit.crypto.commitment import commit_grouping
 from fedcredit.crypto.group_sum import Answerer, Grouping
 from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.errors import PeerError
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import Answer, AskerSetup, GroupingCommitment, Hints, Request
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
@@ -72,7 +73,8 @@ class GroupSumAnswerer:
             raise PeerError("group_sum.purpose", f"{asker}: set-up of conversation {setup.purpose!r}")
         parameters = conversation.parameters
         reference = conversation.session.reference(conversation.purpose, parameters)
-        answerer = make_answerer(parameters, reference, setup.setup, grouping, keep.entropy)
+        with blaming(asker):
+            answerer = make_answerer(parameters, reference, setup.setup, grouping, keep.entropy)
         await channel.send(asker, Hints(purpose=conversation.purpose, outputs=grouping.outputs, hints=answerer.hints()))
         return cls(channel, conversation, asker, answerer)
 
@@ -85,7 +87,8 @@ class GroupSumAnswerer:
         """
         for vector in self._conversation.plans[self._batch].vectors:
             request = await self._receive()
-            body = self._answerer.answer(request.body)
+            with blaming(self._asker):
+                body = self._answerer.answer(request.body)
             answer = Answer(purpose=request.purpose, index=request.index, body=body)
             await self._channel.send(self._asker, answer, spend=priced.spend(request, len(vector)))
         self._batch += 1
@@ -95,7 +98,8 @@ class GroupSumAnswerer:
         masks = []
         for _ in self._conversation.plans[self._batch].vectors:
             request = await self._receive()
-            body, mask = self._answerer.answer_masked(request.body)
+            with blaming(self._asker):
+                body, mask = self._answerer.answer_masked(request.body)
             free = Spend(hashlib.sha256(encode(request)).hexdigest(), ())
             answer = Answer(purpose=request.purpose, index=request.index, body=body)
             await self._channel.send(self._asker, answer, spend=free)

@@ -14,6 +14,7 @@ from fedcredit.crypto.group_sum import Asker, PendingSum
 from fedcredit.crypto.packing import pack, unpack
 from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.errors import IntegrityError, PeerError
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import Answer, AskerSetup, GroupingCommitment, Hints, Request
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
@@ -76,7 +77,8 @@ class GroupSumAsker:
                 raise PeerError(
                     "group_sum.outputs", f"{party}: hints for {hints.outputs} sums, {shapes[party].outputs} announced"
                 )
-            asker.accept_hints(party, hints.hints, hints.outputs)
+            with blaming(party):
+                asker.accept_hints(party, hints.hints, hints.outputs)
         return cls(channel, conversation, asker, shapes)
 
     async def ask(self, columns: Sequence[Ints], keep: KeptSecrets) -> dict[PartyId, list[Ints]]:
@@ -97,10 +99,13 @@ class GroupSumAsker:
         for index, pending in await self._send(pack(plan, columns), list(self._shapes), keep):
             for party in self._shapes:
                 answer = await self._receive(party, index)
-                answers[party].append(pending.open(party, answer.body))
-        sums = {party: unpack(plan, packed) for party, packed in answers.items()}
-        for party, found in sums.items():
-            self._check_totals(party, columns, found)
+                with blaming(party):
+                    answers[party].append(pending.open(party, answer.body))
+        sums: dict[PartyId, list[Ints]] = {}
+        for party, packed in answers.items():
+            with blaming(party):
+                sums[party] = unpack(plan, packed)
+            self._check_totals(party, columns, sums[party])
         self._batch += 1
         return sums
 
@@ -110,7 +115,8 @@ class GroupSumAsker:
         masked = []
         for index, pending in await self._send(pack(plan, columns), [party], keep):
             answer = await self._receive(party, index)
-            masked.append(pending.open_masked(party, answer.body))
+            with blaming(party):
+                masked.append(pending.open_masked(party, answer.body))
         self._batch += 1
         return masked
 

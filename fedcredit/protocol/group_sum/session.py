@@ -10,6 +10,7 @@ from fedcredit.crypto.packing import Field, PackPlan, plan
 from fedcredit.crypto.prg import SEED_BYTES, Entropy
 from fedcredit.crypto.profiles import PROFILES, GroupSumParameters, derive
 from fedcredit.crypto.reference import check_commitment, commit, reference_seed
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import NonceCommitment, NonceReveal
 from fedcredit.types import PartyId
@@ -116,6 +117,7 @@ async def agree(
     await channel.broadcast(others, NonceReveal(nonce=nonce))
     reveals = await channel.gather(others, NonceReveal)
     for party in others:
-        check_commitment(commitments[party].commitment, reveals[party].nonce)
+        with blaming(party):
+            check_commitment(commitments[party].commitment, reveals[party].nonce)
     nonces = {party: reveals[party].nonce for party in others}
     return Session(run_digest, profile, {**nonces, channel.party: nonce})

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fedcredit.crypto.totals import add
 from fedcredit.errors import PeerError
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.scorecard.messages import EncryptedPartial, EncryptedTotal, FitStep, TotalsKey
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
@@ -38,6 +39,7 @@ async def add_totals(channel: Channel, label_holder: PartyId, holders: Sequence[
         for party, partial in partials.items():
             if partial.round != number or partial.rows != rows:
                 raise PeerError("scorecard.round", f"{party}: partial points of another round")
-        body = add([partials[party].body for party in holders], key.public, bound=TOTAL_BOUND)
+        with blaming("a feature holder"):
+            body = add([partials[party].body for party in holders], key.public, bound=TOTAL_BOUND)
         await channel.send(label_holder, EncryptedTotal(round=number, rows=rows, body=body))
         number += 1

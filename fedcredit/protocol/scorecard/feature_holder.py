@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.masks import MaskKey, MaskRoster
 from fedcredit.crypto.totals import encrypt_partial, modulus_bits
-from fedcredit.errors import PeerError
+from fedcredit.errors import BoundError, PeerError
 from fedcredit.kernels.woe import WOE_LIMIT_UNITS
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, Priced, price_each
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
@@ -32,8 +33,8 @@ from fedcredit.protocol.scorecard.messages import (
     Selection,
     TotalsKey,
 )
-from fedcredit.protocol.scorecard.partial import partial_totals, perturb, total_bits
-from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, column_costs, pairs
+from fedcredit.protocol.scorecard.partial import check_table, partial_totals, perturb, total_bits
+from fedcredit.protocol.scorecard.plan import FIT_UNIT, TOTAL_BOUND, FitPlan, column_costs, pairs
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
 from fedcredit.wire.message import encode
@@ -115,6 +116,11 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
     channel.stage("scorecard")
     selection = await channel.receive(inputs.label_holder, Selection)
     chosen = _chosen(selection, inputs)
+    named = [other.party for other in selection.others]
+    if len(set(named)) != len(named) or not set(named) <= {p for p in inputs.holders if p != channel.party}:
+        raise PeerError(
+            "scorecard.others", f"{inputs.label_holder}: names holders that are not in the spec, or one twice"
+        )
     sums = None
     names = [one.own.name for one in chosen]
     if chosen:
@@ -238,7 +244,8 @@ class _Totals:
         if len(keys) > 1:
             roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys)
             masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
-        body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
+        with blaming(self._inputs.label_holder):
+            body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
         message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
         # A row is in one part of the split: the run costs it what the dearer part costs.
@@ -257,6 +264,12 @@ class _Totals:
             raise PeerError(
                 "scorecard.points", f"{self._inputs.label_holder}: points of another round, or not one for each bin"
             )
+        unit = FIT_UNIT if part == "train" else self._inputs.plan.score_unit
+        for table, one in zip(tables, self._kept, strict=True):
+            try:
+                check_table(table, one.woe, unit)
+            except BoundError as error:
+                raise PeerError("scorecard.table", f"{self._inputs.label_holder}: sent {error.public}") from error
         return tables
 
 

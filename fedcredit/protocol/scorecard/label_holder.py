@@ -17,6 +17,7 @@ from fedcredit.crypto.totals import TotalsSecret
 from fedcredit.errors import PeerError
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
@@ -193,8 +194,10 @@ class _EncryptedSums:
         if not right or {len(masked.masked), len(masks.masks)} != {len(plan.vectors)}:
             raise PeerError("scorecard.products", f"{first} and {second}: products do not fit what was agreed")
         parameters = conversation.parameters
-        sums = [unmask(parameters, body, mask) for body, mask in zip(masked.masked, masks.masks, strict=True)]
-        for place, values in zip(self._places[first], unpack(plan, sums), strict=True):
+        with blaming(f"{first} and {second}"):
+            sums = [unmask(parameters, body, mask) for body, mask in zip(masked.masked, masks.masks, strict=True)]
+            unpacked = unpack(plan, sums)
+        for place, values in zip(self._places[first], unpacked, strict=True):
             if len(values) != len(self._places[second]):
                 raise PeerError("scorecard.products", f"{first} and {second}: not one product for each pair of columns")
             for other, value in zip(self._places[second], values, strict=True):
@@ -260,7 +263,8 @@ class _EncryptedSums:
         if answer.round != self._number or answer.rows != part:
             raise PeerError("scorecard.round", "coordinator: totals of another round")
         self._number += 1
-        theirs = self._key.decrypt(answer.body, int(rows.sum()))
+        with blaming(COORDINATOR):
+            theirs = self._key.decrypt(answer.body, int(rows.sum()))
         tables_of = {p: t for p, t in by_place.items() if self._inputs.candidates.features[p].owner != self._me}
         check_totals(theirs, self._inputs.candidates.features, tables_of, self._inputs.plan if more else None)
         return total + theirs

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from fedcredit.crypto.prg import Entropy
-from fedcredit.errors import PeerError
+from fedcredit.errors import BoundError, PeerError
+from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.bin.features import BinnedFeature
-from fedcredit.protocol.scorecard.plan import FitPlan
+from fedcredit.protocol.scorecard.plan import MAX_COEFFICIENT, FitPlan
 
-__all__ = ["check_totals", "partial_totals", "perturb", "total_bits"]
+__all__ = ["check_table", "check_totals", "partial_totals", "perturb", "total_bits"]
 
 Ints = NDArray[np.int64]
 
@@ -81,6 +82,31 @@ def check_totals(
 
 def _train_rows(feature: BinnedFeature) -> Ints:
     return feature.merged.goods + feature.merged.bads
+
+
+def check_table(table: Ints, woe_units: Ints, unit: float) -> None:
+    """Refuses points that are not one coefficient times the WOE of the bins, rounded.
+
+    Tables of other shapes can spell a row's bins into its total: digits of one number, which no noise covers.
+
+    Args:
+        table: int64 (bins,), as received.
+        woe_units: int64 (bins,), WOE of the same bins.
+        unit: Points that make one logit.
+
+    Raises:
+        BoundError: no coefficient of at most `MAX_COEFFICIENT` gives this table.
+    """
+    points, woe = table.astype(np.float64), woe_units * (WOE_UNIT * unit)
+    flat = woe == 0
+    if points[flat].any():
+        raise BoundError("scorecard.table", "points for a bin of WOE 0")
+    slack = 0.5 + 1e-6  # rounding, and the last digits of the sender's floating point
+    ends = np.sort(np.stack([points[~flat] - slack, points[~flat] + slack]) / woe[~flat], axis=0)
+    low = max(-MAX_COEFFICIENT, float(ends[0].max(initial=-np.inf)))
+    high = min(MAX_COEFFICIENT, float(ends[1].min(initial=np.inf)))
+    if low > high:
+        raise BoundError("scorecard.table", "points that are not one coefficient times the WOE of the bins")
 
 
 def total_bits(tables: Sequence[Ints], step: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -16,6 +17,7 @@ from fedcredit.wire.disclosure import Cost, CostKind
 __all__ = [
     "BITS_PER_TOTAL",
     "FIT_UNIT",
+    "MAX_COEFFICIENT",
     "TOTAL_BOUND",
     "WEIGHT_UNIT",
     "FitPlan",
@@ -43,6 +45,12 @@ BITS_PER_TOTAL = 12.0
 A holder refuses tables that would disclose more.
 """
 
+_BITS_PER_FIT_TOTAL = 6.0
+"""Declared for each total of a fit: a range of 32 logits a holder at steps of 1/2, several times what is needed."""
+
+MAX_COEFFICIENT = 10.0
+"""Largest coefficient on WOE whose tables a holder adds up: near 1 in a finished fit, a few in its first round."""
+
 _BITS_PER_FINE_TOTAL = 40.0
 """Declared where steps are finer than 1/16 logit, beyond any cap that is enforced: such totals give the bins."""
 
@@ -57,6 +65,7 @@ class FitPlan:
         rounds: Totals per training row, each followed by one batch of (residual, weight) sums.
         bits_per_total: Bits one total may disclose about a row.
         noise_units: Standard deviation of a holder's noise on each total, in units; 0 = none.
+        score_unit: Points that make one logit, in scoring.
         residual_unit: Residuals are integers; this many make one.
         step_units: A holder rounds its partial to multiples of this, at random; 1 = not at all.
     """
@@ -66,6 +75,7 @@ class FitPlan:
     noise_units: float
     step_units: int
     residual_unit: int
+    score_unit: float
 
     @property
     def step_fields(self) -> tuple[Field, Field]:
@@ -97,10 +107,11 @@ def plan_fit(rules: ScorecardSection) -> FitPlan:
     coarse = 16 * step >= FIT_UNIT
     return FitPlan(
         rounds=rounds,
-        bits_per_total=BITS_PER_TOTAL * 3 / max(3, rounds) if coarse else _BITS_PER_FINE_TOTAL,
+        bits_per_total=_BITS_PER_FIT_TOTAL if coarse else _BITS_PER_FINE_TOTAL,
         noise_units=rules.total_noise * FIT_UNIT,
         step_units=step,
         residual_unit=_MLE_RESIDUAL_UNIT if rules.fit == "mle" else _RESIDUAL_UNIT,
+        score_unit=rules.pdo / math.log(2.0),
     )
 
 
