@@ -81,13 +81,20 @@ def test_kinds_special_codes_and_directions() -> None:
     assert c.shape.bins == c.shape.ordered + 1
 
 
-def test_an_unusable_column_is_named_with_its_party() -> None:
+@pytest.mark.parametrize("rest", [9.0, None])
+def test_a_column_with_nothing_to_tell_on_the_common_rows_becomes_one_bin(rest: float | None) -> None:
+    """A refusal would tell the label holder, who can choose the common rows, something about them."""
     at = index()
-    constant = np.full(N, 3.0)
-    constant[~np.isin(np.arange(N), at.rows)] = 9.0  # varies only where nobody else has the row
-    with pytest.raises(DataError, match=r"tax: column 'a'") as caught:
-        prebin(table(a=pl.Series(constant)), at, section(), RULES, [0])
-    assert caught.value.code == "data.column-constant"
+    common = set(at.rows.tolist())
+    values = [3.0 if row in common else rest for row in range(N)]
+    empty = [rest if row in common else 3.0 for row in range(N)]
+    for column in (values, empty):
+        (own,) = prebin(table(a=pl.Series(column, dtype=pl.Float64)), at, section(), RULES, [0])
+        assert own.shape.bins == 1
+        assert not own.codes.any()
+        binned = bin_feature(TAX, own.shape, count_labels(own.codes, 1, np.arange(500) % 3 == 0, at), RULES)
+        assert binned.merged.bins == 1
+        assert binned.merged.iv == 0.0
 
 
 def test_order_of_features_is_a_uniform_permutation() -> None:

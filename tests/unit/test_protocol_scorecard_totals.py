@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ SEED = b"\x05" * 32
 
 
 def plan(noise: float = 0.0, step: int = 1) -> FitPlan:
-    return FitPlan(rounds=2, bits_per_total=12.0, noise_units=noise, step_units=step, residual_unit=1 << 14)
+    return replace(plan_fit(ScorecardSection()), noise_units=noise, step_units=step)
 
 
 def test_totals_add_the_entry_of_each_row() -> None:
