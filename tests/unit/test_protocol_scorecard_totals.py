@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcredit.crypto.prg import UnsafeSeededEntropy
-from fedcredit.protocol.scorecard.partial import partial_totals, perturb, total_bits
+from fedcredit.errors import BoundError
+from fedcredit.kernels.woe import WOE_UNIT
+from fedcredit.protocol.scorecard.partial import check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, FitPlan, column_costs, pairs, plan_fit
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.wire.disclosure import CostKind
@@ -107,3 +109,26 @@ def test_fine_totals_are_declared_beyond_any_cap() -> None:
     coarse = plan_fit(ScorecardSection.model_validate({"fit": "mle", "total_step": 0.125, "total_noise": 0.0625}))
     assert coarse.step_units == FIT_UNIT // 8
     assert coarse.noise_units == FIT_UNIT / 16
+
+
+WOE = np.array([-12, 0, 3, 31], np.int64)
+
+
+@pytest.mark.parametrize("coefficient", [-2.5, 0.0, 0.37, 1.0, 9.99])
+@pytest.mark.parametrize("unit", [72.13, float(1 << 20)])
+def test_tables_of_one_coefficient_are_taken(coefficient: float, unit: float) -> None:
+    check_table(np.rint(coefficient * WOE_UNIT * WOE * unit).astype(np.int64), WOE, unit)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [-12, 1, 3, 31],  # points where WOE is 0
+        [0, 1 << 8, 2 << 8, 3 << 8],  # digits
+        [-12, 0, 3, -31],  # not one coefficient
+        [-12 * 800, 0, 3 * 800, 31 * 800],  # a coefficient beyond the limit
+    ],
+)
+def test_other_tables_are_refused(table: list[int]) -> None:
+    with pytest.raises(BoundError, match="points"):
+        check_table(np.array(table, np.int64), WOE, 72.13)
