@@ -1,7 +1,4 @@
-"""Doors that attacks found open, each as it should be; see docs/attacks.md.
-
-Those not closed yet carry ``xfail(strict)``: the day one is closed, its test passes, and the mark has to go.
-"""
+"""Doors that attacks found open, each as it should be; see docs/attacks.md."""
 
 from __future__ import annotations
 
