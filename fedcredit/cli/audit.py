@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedcredit.cli.console import write_json, write_line, write_table
-from fedcredit.errors import IntegrityError
+from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.audit import read_entries, verify_directory
 
 __all__ = ["register"]
@@ -33,7 +33,7 @@ def _verify(
     json: _Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Check every party's audit log against its published head; exit 3 and one line at the first problem."""
-    verified = verify_directory(directory / "audit")
+    verified = verify_directory(_folder(directory))
     if json:
         write_json({party: {"entries": one.entries, "head": one.head} for party, one in verified.items()})
         return
@@ -47,13 +47,22 @@ def _show(
     json: _Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Print the entries of the audit logs; exit 3 where a chain is broken."""
-    logs = _read(directory / "audit", party)
+    logs = _read(_folder(directory), party)
     if json:
         write_json(logs)
         return
     headers = ("LINE", "TIME", "EVENT", "KIND", "PEER", "STAGE", "BYTES", "MORE")
     for name, entries in logs.items():
         write_table(headers, [_cells(entry) for entry in entries], title=f"audit log of {name}")
+
+
+def _folder(directory: Path) -> Path:
+    folder = directory / "audit"
+    if not folder.is_dir():
+        raise SpecError(
+            "audit.no-run", f"{directory}: no run directory with an audit folder; name one such as {_EXAMPLE}"
+        )
+    return folder
 
 
 def _read(folder: Path, party: str | None) -> dict[str, list[dict[str, Any]]]:

@@ -22,8 +22,8 @@ _STAGES = {
     "load": "reading each party's records",
     "reference": "agreeing on a reference string",
     "align": "finding the common rows",
-    "bin": "counting goods and bads under encryption",
-    "scorecard": "selecting and fitting under encryption",
+    "bin": "counting goods and bads by bin",
+    "scorecard": "selecting and fitting",
     "score": "scoring held-out rows",
     "compare": "repeating everything in the clear to compare",
     "report": "writing the report",
@@ -78,7 +78,8 @@ def _free(path: Path) -> Path:
 
 def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=stderr(), transient=True) as bar:
+    console = stderr()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=len(_STAGES))
 
         def tell(stage: str) -> None:
@@ -118,6 +119,10 @@ def _show(simulation: Simulation) -> None:
         f"{_of(spent['bins_returned'], spent['bins_returned_cap'])} bins returned",
         soft_wrap=True,
     )
+    left_out = summary["fit"]["features_beyond_ledgers"]
+    if left_out:
+        text = f"{left_out} features were left out because the ledgers allow no more; the report names them"
+        console.print(Text(text, style="yellow"), soft_wrap=True)
     console.print(f"{summary['seconds']['total']:.1f} s, {summary['max_rss_mb']:.0f} MB", soft_wrap=True)
     console.print(f"Report: {simulation.out / 'report.html'}", soft_wrap=True)
 
@@ -130,4 +135,4 @@ def _encryption_line(encryption: Mapping[str, Any]) -> Text:
 
 
 def _of(spent: float, cap: float | None) -> str:
-    return f"{spent:.0f} (no cap)" if cap is None else f"{spent:.0f} of {cap:.0f}"
+    return f"{spent:.0f} (caps off)" if cap is None else f"{spent:.0f} of {cap:.0f}"

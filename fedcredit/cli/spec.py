@@ -57,6 +57,9 @@ def _check(
     write_line(
         f"{config}: right ({run.name}: {run.model}, {run.mode}, {len(loaded.spec.party)} parties)", style="green"
     )
+    if not (loaded.spec.simulation and run.model == "scorecard" and loaded.spec.align.mode == "plain"):
+        right = 'mode = "simulation", model = "scorecard", align.mode = "plain"'
+        write_line(f"but this version runs {right} only", style="yellow")
     if tables is not None:
         rows = [
             (name, str(table.rows), str(len(table.columns)), _share(table), table.digest[:16])

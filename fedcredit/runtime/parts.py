@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,24 @@ def bin_labels(own: OwnFeature, group: Sequence[int] | np.ndarray[Any, Any], bin
         else:
             rest = [labels[prebin] for prebin in ordered] + rest
         names.append(", ".join(rest))
+    stray = _rare(own)
+    if stray:
+        home = own.prebins.bins - 1 if own.prebins.has_missing else own.prebins.fallback
+        names[int(group[home])] += f", rare: {stray}"
     return names
+
+
+def _rare(own: OwnFeature) -> str:
+    """Values too rare for a bin of their own, by name; they sit in the bin for missing values or a middle one."""
+    if own.prebins.kind != "numeric" or own.prebins.bins == 1:
+        return ""
+    codes = [f"code {code:g}" for code in own.prebins.as_missing]
+    return ", ".join([*codes, "missing"] if own.rare_missing else codes)
+
+
+def _cuts(own: OwnFeature, group: Sequence[int] | np.ndarray[Any, Any]) -> Part:
+    """All that is needed to find the bin of a new value, exactly: prebins, and the bin that each was merged into."""
+    return {**asdict(own.prebins), "group": [int(bin_) for bin_ in group]}
 
 
 def _interval(edges: Sequence[float], first: int, last: int, ordered: int) -> str:
@@ -61,12 +79,19 @@ def label_holder_part(result: LabelResult, rules: ScorecardSection, party: Party
         features.append(
             {
                 **_head(feature, mine),
+                "cuts": _cuts(mine, merged.group) if mine else None,
                 "coefficient": coefficient,
                 "standard_error": float(errors[column]),
                 "p_value": float(2 * norm.sf(abs(coefficient) / errors[column])),
                 "sign_ok": coefficient > 0,
                 "bins": [
-                    {"label": label, "goods": int(goods), "bads": int(bads), "woe": float(woe), "points": int(points)}
+                    {
+                        "label": label,
+                        "goods": int(goods),
+                        "bads": int(bads),
+                        "woe": round(float(woe), 2),
+                        "points": int(points),
+                    }
                     for label, goods, bads, woe, points in zip(
                         labels, merged.goods, merged.bads, merged.woe, table, strict=True
                     )
@@ -96,8 +121,9 @@ def holder_part(features: Sequence[HolderFeature], rules: ScorecardSection, part
                 "code": feature.own.shape.code,
                 "name": feature.own.name,
                 "kind": feature.own.prebins.kind,
+                "cuts": _cuts(feature.own, feature.group),
                 "bins": [
-                    {"label": label, "woe": float(woe * WOE_UNIT), "points": int(points)}
+                    {"label": label, "woe": round(float(woe * WOE_UNIT), 2), "points": int(points)}
                     for label, woe, points in zip(
                         bin_labels(feature.own, feature.group, len(feature.points)),
                         feature.woe_units,

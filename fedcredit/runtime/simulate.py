@@ -269,6 +269,7 @@ def _write(
             "features_offered": len(label.binned.features),
             "features_tried": len(label.candidates.features),
             "features_selected": len(label.fitted.features),
+            "features_beyond_ledgers": sum(one.reason in {"equations", "bins"} for one in label.dropped),
         },
         "disclosure": accounts.disclosure(reports, leak),
         "ledger_scope": "all runs with these ledgers" if spec.privacy.ledger_dir else "this run only",

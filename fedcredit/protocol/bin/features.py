@@ -35,12 +35,14 @@ class OwnFeature:
         shape: What the label holder learns of it; holds its code.
         prebins: Edges or categories.
         codes: int32 (n,), the bin of each common row.
+        rare_missing: Whether some common rows miss the value, too few for a bin of their own.
     """
 
     name: str
     shape: FeatureShape
     prebins: Prebins
     codes: NDArray[np.int32]
+    rare_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def prebin(
         shape = FeatureShape(
             code=f"F{rank + 1:0{width}d}", bins=prebins.bins, ordered=prebins.ordered, monotone=monotone
         )
-        features.append(OwnFeature(name, shape, prebins, codes))
+        features.append(OwnFeature(name, shape, prebins, codes, not prebins.has_missing and column.null_count() > 0))
     return features
 
 
