@@ -85,13 +85,13 @@ def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
         def tell(stage: str) -> None:
             bar.update(task, advance=1, description=_STAGES.get(stage, stage))
 
-        simulation = simulate(loaded, out, progress=tell)
-        tell("report")
-        build_report(simulation.out)
-        for party, role in simulation.summary["parties"].items():
-            if role != "label_holder":
-                build_report(simulation.out, party)
-    return simulation
+        def report(folder: Path) -> None:
+            tell("report")
+            build_report(folder)
+            for party in loaded.spec.feature_holders:
+                build_report(folder, party.name)
+
+        return simulate(loaded, out, progress=tell, finish=report)
 
 
 def _show(simulation: Simulation) -> None:

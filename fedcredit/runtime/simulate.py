@@ -84,7 +84,12 @@ class _Outcome:
 
 
 def simulate(
-    loaded: LoadedSpec, out: Path, *, progress: Progress | None = None, entropy_seed: bytes | None = None
+    loaded: LoadedSpec,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    finish: Callable[[Path], None] | None = None,
+    entropy_seed: bytes | None = None,
 ) -> Simulation:
     """Runs a simulation and writes its run directory.
 
@@ -92,8 +97,10 @@ def simulate(
         loaded: The spec and the folder its paths are relative to.
         out: Run directory to create.
         progress: Told the name of each stage as it begins.
-        entropy_seed: 32 bytes from which *all* secrets come, for reproducible transcripts in tests. None: secrets come
-            from the operating system; results are the same.
+        finish: Adds what else belongs into the run directory, such as a report, before it appears under its name.
+        entropy_seed: 32 bytes from which all secrets come but those that SEAL draws itself (the totals and bfv-8192),
+            for transcripts that can be compared in tests. None: secrets come from the operating system; results are the
+            same.
 
     Raises:
         SpecError: the spec asks for what a simulation cannot do, or ``out`` exists.
@@ -115,6 +122,8 @@ def simulate(
         outcome = _run_parties(loaded, tables, files, (run, entropy_seed), (stack, tell))
         tell("compare")
         summary = _write(files, spec, tables, outcome, started)
+        if finish is not None:
+            finish(files.folder)
     return Simulation(out, summary)
 
 

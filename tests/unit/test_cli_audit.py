@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 
     from fedcredit.cli import audit
 
-from fedcredit.errors import IntegrityError
+from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.audit import AuditLog, write_heads
 from fedcredit.types import PartyId, RunId
 
@@ -66,7 +66,7 @@ def test_the_first_problem_is_one_line_and_exit_3(run: Path) -> None:
 
 def test_a_directory_without_logs_is_refused(tmp_path: Path) -> None:
     for command in ("verify", "show"):
-        with pytest.raises(IntegrityError):
+        with pytest.raises(SpecError, match="no run directory"):
             _invoke(command, str(tmp_path))
 
 
