@@ -71,7 +71,8 @@ def to_label(raw: pl.Series, words: Mapping[str, int] | None, place: str) -> npt
         right = f"{where} is missing in {values.null_count()} of {len(values)} rows; leave those rows out"
         raise DataError("data.label", right)
     if not bool(values.is_in([0.0, 1.0]).all()):
-        right = f"{where} has {raw.n_unique()} distinct values; it must hold 0 and 1 only (1 = defaulted)"
+        found = "is text with" if raw.dtype == pl.String and bool((values == -1.0).all()) else "has"
+        right = f"{where} {found} {raw.n_unique()} distinct values; it must hold 0 and 1 only (1 = defaulted)"
         raise DataError("data.label", right)
     if values.n_unique() == 1:
         right = f"{where} has one class only; both 0 and 1 (1 = defaulted) are needed"
