@@ -68,7 +68,7 @@ def test_good_table_loads(tmp_path: Path) -> None:
         ("id,y,a\n1,0,1\n2,,2\n", ["'y' is missing in 1 of 2 rows"]),
         ("id,y,a\n1,0,1\n2,NaN,2\n", ["'y' is missing in 1 of 2 rows"]),
         ("id,y,a\n1,0,1\n2,2,2\n3,1,1\n", ["'y' has 3 distinct values", "0 and 1 only"]),
-        ("id,y,a\n1,good,1\n2,bad,2\n", ["'y' has 2 distinct values", "0 and 1 only"]),
+        ("id,y,a\n1,good,1\n2,bad,2\n", ["'y' is text with 2 distinct values", "0 and 1 only"]),
         ("id,y,a\n1,0,1\n2,0.5,2\n", ["'y' has 2 distinct values"]),
         ("id,y,a\n1,1,1\n2,1,2\n", ["one class only"]),
         ("id,y,a\n1,0,5\n2,1,5\n", ["'a' has the same value in every row"]),

@@ -148,7 +148,7 @@ def test_descriptions_are_shown_if_they_are_there(tmp_path: Path, monkeypatch: p
 def test_label_words_hold_for_the_label_of_the_set_only() -> None:
     skip_unless_here(find_known("credit-data"))
     party = {"name": "p", "role": "label_holder", "source": "known:credit-data", "id": "rownames", "label": "Records"}
-    with pytest.raises(DataError, match="'Records' has 2 distinct values"):
+    with pytest.raises(DataError, match="'Records' is text with 2 distinct values"):
         load_table(PartySection.model_validate(party), Path())
 
 
