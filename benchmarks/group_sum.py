@@ -38,12 +38,12 @@ VECTORS = 5
 FIRST = [(21_000, 12, 32), (210_000, 60, 16), (1_000_000, 30, 32)]
 CASES = {
     "rlwe-8192": {
-        "sizes of the design page": FIRST,
+        "sizes of the decision record": FIRST,
         "growth in rows (30 x 32)": [(10_000, 30, 32), (100_000, 30, 32), (1_000_000, 30, 32)],
         "growth in features (210,000 rows, 16 bins)": [(210_000, 15, 16), (210_000, 30, 16), (210_000, 60, 16)],
     },
     "bfv-8192": {
-        "sizes of the design page": [(21_000, 12, 32)],
+        "sizes of the decision record": [(21_000, 12, 32)],
         "growth in rows (12 x 16)": [(21_000, 12, 16), (42_000, 12, 16), (84_000, 12, 16)],
         "growth in features (21,000 rows, 16 bins)": [(21_000, 6, 16), (21_000, 12, 16), (21_000, 24, 16)],
     },

@@ -3,7 +3,7 @@
 A WOE value with the class totals says how many bads a bin has (to within its rounding); the owner knows which rows are
 in it. Over all returned bins that is a linear system in the labels, each between 0 and 1.
 
-Source: design notes, privacy_review.md section 7; Dinur & Nissim (PODS 2003) for the relaxation and rounding; Beck &
+Source: Dinur & Nissim (PODS 2003) for the relaxation and rounding; Beck &
 Teboulle, SIAM J. Imaging Sciences 2 (2009), for the accelerated projected gradient.
 """
 

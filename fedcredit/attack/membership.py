@@ -13,7 +13,7 @@ leaks, never upper ones.
 
 Source: Dinur & Nissim, "Revealing information while preserving privacy" (PODS 2003), for reconstruction from sums by
 linear programming; Eckstein & Bertsekas, Math. Programming 55 (1992), for the splitting; Duchi et al., ICML 2008, for
-the projection on the simplex; design notes, privacy_review.md section 6, for the pair as measured there.
+the projection on the simplex; docs/attacks.md section 1 for what they find.
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ shares are the attacker's posterior under independent features: correlated featu
 Where holders add noise and round at random, nothing is determined any more; `noisy_posterior` weighs combinations drawn
 from the class shares by how well they fit.
 
-Source: meet in the middle, privacy_review.md section 7 of the design notes; counting subset sums by dynamic
-programming is folklore (Bellman 1957).
+Source: docs/attacks.md section 2; counting subset sums by dynamic programming is folklore (Bellman 1957).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Parameters: `fedcredit.crypto.profiles` (proof), 128-bit security by the HE stan
 
 Leakage: number of rows and of outputs, to each side of the other.
 
-Source: protocols.md section 1b (design notes); docs/adr/0003-library-ciphers.md.
+Source: docs/adr/0003-library-ciphers.md.
 """
 
 from __future__ import annotations

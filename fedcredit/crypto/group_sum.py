@@ -7,7 +7,7 @@ grouping of the rows into the bins of each feature and, optionally, columns of s
 The asker's objects hold secrets, the answerer's hold none of the asker's: they are different types, and only bytes
 pass between them.
 
-Source: protocols.md sections 1a, 1b (design notes); Henzinger et al., USENIX Security 2023; Huang et al. (Cheetah),
+Source: docs/adr/0002-hinted-group-sum.md, 0003; Henzinger et al., USENIX Security 2023; Huang et al. (Cheetah),
 USENIX Security 2022; Lu et al. (Squirrel), USENIX Security 2023.
 """
 

@@ -3,7 +3,7 @@
 All are exact integer code without a secret-dependent table of the asker's: the answerer's memory accesses follow its
 own bins, the asker's follow nothing.
 
-Source: protocols.md section 1a (design notes).
+Source: docs/adr/0002-hinted-group-sum.md.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Guarantees: the answerer learns nothing of v; a semi-honest asker learns the sum
 `profiles.statistical_leak_log2` beyond them. Not covered: an asker that crafts v (an answer carries sum_bits bits), an
 answerer that adds wrongly; see docs/adr/0002-hinted-group-sum.md. Leakage: sizes.
 
-Source: protocols.md section 1a (design notes); Henzinger et al., USENIX Security 2023 (hints); Regev, STOC 2005;
+Source: docs/adr/0002-hinted-group-sum.md; Henzinger et al., USENIX Security 2023 (hints); Regev, STOC 2005;
 Lyubashevsky, Peikert & Regev, EUROCRYPT 2010 (ring-LWE).
 """
 

@@ -25,7 +25,7 @@ under ``2^59.99 / 2^(T+1)``: T <= 46.
 
 Profile ``unsafe-plaintext`` encrypts nothing; its T is bounded by int64 alone.
 
-Source: HE security standard (2018) tables and ePrint 2024/463 (docs/adr/0002-hinted-group-sum.md); protocols.md 1a, 1b.
+Source: HE security standard (2018) tables and ePrint 2024/463 (docs/adr/0002-hinted-group-sum.md, 0003).
 """
 
 from __future__ import annotations
@@ -276,7 +276,7 @@ def statistical_leak_log2(parameters: GroupSumParameters, answers: int, squared_
     Returns:
         log2 of the distance; minus infinity where no answer was given, 0 (everything) for unsafe-plaintext.
 
-    Source: privacy_review.md section 2 (design notes); Goldwasser et al., ICS 2010, Lemma 1 (flooding).
+    Source: docs/adr/0002-hinted-group-sum.md; Goldwasser et al., ICS 2010, Lemma 1 (flooding).
     """
     if not parameters.encrypted:
         return 0.0

@@ -5,7 +5,7 @@ run, the roster and the parameters. One honest nonce makes it uniform and unfore
 sees the outcome it would like less can only stop the run. A reference string chosen by the asker would print the
 answerer's whole grouping (`a_j = 2^j`, `alpha = 0`), so no polynomial of it is ever taken from the wire.
 
-Source: protocols.md section 1a; Blum, SIGACT News 1983 (commit, then reveal).
+Source: docs/adr/0002-hinted-group-sum.md; Blum, SIGACT News 1983 (commit, then reveal).
 """
 
 from __future__ import annotations

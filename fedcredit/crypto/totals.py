@@ -14,7 +14,7 @@ Not covered: with a single holder its partial is the total; a holder that lies a
 
 Leakage: the total of each row to the label holder; the number of rows to the coordinator.
 
-Source: protocols.md section 4 (design notes); docs/adr/0003-library-ciphers.md.
+Source: docs/adr/0003-library-ciphers.md.
 """
 
 from __future__ import annotations

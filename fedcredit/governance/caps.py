@@ -1,7 +1,7 @@
 """The caps on disclosure, and where each figure comes from.
 
-Source: measurements by attack in the design notes, privacy_review.md section 6 (equations, thresholds) and section 7
-(totals of a row, bins returned); adopted in protocols.md section 0. See docs/adr/0004-disclosure-ledger.md.
+Source: measurements by attack, docs/adr/0004-disclosure-ledger.md (equations, thresholds, bins returned) and
+docs/attacks.md (totals of a row).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _RETURNED_ROWS, _RETURNED_BADS = 20, 10
 """WOE returned for more bins than these is a linear system that gives the labels back."""
 
 _TOTALS, _BITS_A_TOTAL = 3, 12
-"""At most three totals of a row in integer points (protocols.md section 4), each below 2^12 points."""
+"""At most three totals of a row in integer points, each below 2^12 points."""
 
 _THRESHOLDS = 3
 """Distinct thresholds of a feature whose bitmaps may ever be disclosed; a bitmap is one bit a row."""

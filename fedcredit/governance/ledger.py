@@ -6,7 +6,7 @@ also when the run dies. Declarations reserve nothing against other runs: the cap
 
 Not covered: a house that edits its own ledger (it protects that house), and counterparties that pool what they learn.
 
-Source: design notes, protocols.md section 0; privacy_review.md sections 4 and 6.
+Source: docs/adr/0004-disclosure-ledger.md; measurements in docs/attacks.md.
 """
 
 from __future__ import annotations

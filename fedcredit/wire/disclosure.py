@@ -2,7 +2,7 @@
 
 These are plain values so that protocol code can state its cost without knowing how it is kept.
 
-Source: design notes, protocols.md section 0; measurements in privacy_review.md sections 6 and 7.
+Source: docs/adr/0004-disclosure-ledger.md; measurements in docs/attacks.md.
 """
 
 from __future__ import annotations
