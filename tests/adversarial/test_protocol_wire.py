@@ -76,7 +76,7 @@ def test_a_damaged_message_of_any_kind_ends_in_a_named_error(honest: Rehearsal, 
     started = time.perf_counter()
     with pytest.raises(PeerError if how != "drop" else (PeerError, TransportError)) as caught:
         replace(honest, tamper=hand).play(network)
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 60  # the first run on a machine compiles
     assert hand.victim is not None
     sender, recipient = hand.victim
     assert all(isinstance(error, FedCreditError) for error in network.failures.values())
@@ -105,7 +105,7 @@ def test_a_party_that_falls_silent_is_named_and_the_others_end(honest: Rehearsal
     started = time.perf_counter()
     with pytest.raises(TransportError) as caught:
         replace(honest, tamper=silent).play(network)
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 60  # the first run on a machine compiles
     # the silent party itself may be the first to lose patience: it does not know that nobody hears it
     assert gone in caught.value.public or next(iter(network.failures)) == gone
     assert network.failures.keys() - {PartyId(gone)}
