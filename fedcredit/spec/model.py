@@ -218,24 +218,41 @@ class BoostSection(Section):
     Attributes:
         trees: Number of trees.
         depth: Levels of splits, 1 to 10.
-        bins: Bins per feature for the sums, 2 to 256.
+        growth: ``depth`` splits a whole level at a time, ``leaf`` the best leaf of the tree at a time.
+        max_leaves: Leaves of a tree grown by leaf, 2 to 2^depth; None = 2^depth.
+        bins: Bins per feature of the label holder, 2 to 256.
+        holder_bins: Bins per feature of a feature holder, 2 to 256.
+        min_bin_rows: Least rows in a bin of a feature holder; a smaller one would say much about few rows.
         learning_rate: Shrinkage, in (0, 1].
         l2: Penalty on leaf values.
         min_child_weight: Least sum of second derivatives in a child.
         min_child_rows: Least rows in a child.
         first_trees_local: Trees at the start from the label holder's features only.
         holder_thresholds: Distinct thresholds per feature a holder discloses; 0 = no cap, simulation only.
+        column_sampling: Share of its features that each owner, by its own draw, offers to a tree, in (0, 1].
+        validation_fraction: Share of the training rows that early stopping is judged on, in (0, 0.5].
     """
 
     trees: Annotated[int, Field(ge=1, le=10_000)] = 20
     depth: Annotated[int, Field(ge=1, le=10)] = 3
+    growth: Literal["depth", "leaf"] = "depth"
+    max_leaves: Annotated[int, Field(ge=2, le=1024)] | None = None
     bins: Annotated[int, Field(ge=2, le=256)] = 32
+    holder_bins: Annotated[int, Field(ge=2, le=256)] = 16
+    min_bin_rows: Annotated[int, Field(ge=1)] = 100
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 0.3
     l2: NotNegative = 1.0
     min_child_weight: NotNegative = 1.0
     min_child_rows: Annotated[int, Field(ge=1)] = 100
     first_trees_local: Annotated[int, Field(ge=0)] = 0
     holder_thresholds: Annotated[int, Field(ge=0)] = 3
+    column_sampling: Annotated[float, Field(gt=0, le=1)] = 1.0
+    validation_fraction: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+
+    @property
+    def leaves(self) -> int:
+        """Most leaves of a tree."""
+        return 2**self.depth if self.max_leaves is None else self.max_leaves
 
 
 class FedavgSection(Section):

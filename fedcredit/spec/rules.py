@@ -53,6 +53,7 @@ def check_rules(spec: RunSpec) -> None:
     _check_shared_sources(spec.party)
     _check_split(spec)
     _check_bins(spec)
+    _check_boost(spec)
     if not spec.simulation:
         _check_production(spec)
 
@@ -147,6 +148,22 @@ def _check_split(spec: RunSpec) -> None:
 def _check_bins(spec: RunSpec) -> None:
     if spec.bin.max_bins > spec.bin.prebins:
         _refuse("bin.max_bins", f"found {spec.bin.max_bins}, above bin.prebins = {spec.bin.prebins}; lower it")
+
+
+def _check_boost(spec: RunSpec) -> None:
+    boost = spec.boost
+    if boost is None:
+        return
+    if boost.max_leaves is not None and boost.growth != "leaf":
+        _refuse(
+            "boost.max_leaves", 'given with growth = "depth", which has 2^depth leaves; remove it, or grow by "leaf"'
+        )
+    if boost.leaves > 2**boost.depth:
+        right = f"found {boost.leaves}, above the {2**boost.depth} leaves of depth {boost.depth}; lower it"
+        _refuse("boost.max_leaves", right)
+    if boost.first_trees_local > boost.trees:
+        right = f"found {boost.first_trees_local}, above boost.trees = {boost.trees}; lower it"
+        _refuse("boost.first_trees_local", right)
 
 
 def _check_production(spec: RunSpec) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.spec.load import parse_toml
+from fedcredit.spec.load import parse_spec, parse_toml
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import Role
 
@@ -236,3 +236,36 @@ def test_direct_construction_checks_the_rules_too() -> None:
     content["party"][1]["name"] = "bank"
     with pytest.raises(ValueError, match="names 2 parties"):
         RunSpec.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ({"max_leaves": 4}, "boost.max_leaves"),
+        ({"growth": "leaf", "depth": 2, "max_leaves": 5}, "boost.max_leaves"),
+        ({"trees": 3, "first_trees_local": 4}, "boost.first_trees_local"),
+    ],
+)
+def test_boosting_keys_that_contradict_each_other(section: dict[str, object], key: str) -> None:
+    raw = _boost(section)
+    with pytest.raises(SpecError, match=key.replace(".", r"\.")):
+        parse_spec(raw)
+
+
+def test_leaves_of_a_tree() -> None:
+    deep = parse_spec(_boost({"depth": 4})).boost
+    grown = parse_spec(_boost({"growth": "leaf", "depth": 4, "max_leaves": 6})).boost
+    if deep is None or grown is None:
+        pytest.fail("no section [boost]")
+    assert (deep.leaves, grown.leaves) == (16, 6)
+
+
+def _boost(section: dict[str, object]) -> dict[str, object]:
+    return {
+        "run": {"name": "trees", "mode": "simulation", "model": "boost"},
+        "party": [
+            {"name": "bank", "role": "label_holder", "source": "bank.csv", "label": "y"},
+            {"name": "tax_office", "role": "feature_holder", "source": "tax.csv"},
+        ],
+        "boost": section,
+    }
