@@ -24,7 +24,8 @@ from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, simulation_policy
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import KeptSecrets
-from fedcredit.protocol.scorecard.roles import SCHEMAS, Holding, coordinate, hold, lead
+from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.scorecard.roles import SCHEMAS, coordinate, hold, lead
 from fedcredit.runtime.local import LocalNetwork, LocalSettings, Tamper
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec

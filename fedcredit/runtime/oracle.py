@@ -20,11 +20,12 @@ from fedcredit.kernels.selection import Budget
 from fedcredit.protocol.align.index import RowIndex, locate
 from fedcredit.protocol.bin.features import BinnedFeature, OwnFeature, bin_feature, count_labels
 from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, select_candidates
 from fedcredit.protocol.scorecard.fit import FittedScorecard, fit_scorecard
 from fedcredit.protocol.scorecard.partial import partial_totals, perturb
 from fedcredit.protocol.scorecard.plan import FitPlan, plan_fit
-from fedcredit.protocol.scorecard.roles import Holding, LabelResult
+from fedcredit.protocol.scorecard.roles import LabelResult, prebin_rules
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
@@ -86,7 +87,7 @@ def pool(
     leader = spec.label_holder.name
     for party in [leader, *(holder.name for holder in spec.feature_holders)]:
         index = locate(tables[party].ids.to_list(), result.index.ids, test_rows, party)
-        features[party] = Holding(spec, "", tables[party], keep[party]).prebinned(index)
+        features[party] = Holding(spec, "", tables[party], keep[party]).prebinned(index, prebin_rules(spec.bin))
     replayable = {party.name: keep[party.name].replayable for party in spec.feature_holders}
     return Pooled(spec, result.index, result.bad, features, replayable)
 

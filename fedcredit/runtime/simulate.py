@@ -28,8 +28,9 @@ from fedcredit.errors import DataError, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, Policy, simulation_policy
 from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.feature_holder import HolderFeature
-from fedcredit.protocol.scorecard.roles import SCHEMAS, Holding, LabelResult, coordinate, hold, lead
+from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
 from fedcredit.runtime import accounts, quality
 from fedcredit.runtime.escrow import FileEscrow
 from fedcredit.runtime.local import LocalNetwork, LocalSettings

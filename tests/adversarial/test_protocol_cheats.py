@@ -17,8 +17,9 @@ from fedcredit.attack.rehearsal import Held, Rehearsal, Reseal
 from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.errors import FedCreditError, IntegrityError, TransportError
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.messages import OtherHolder
-from fedcredit.protocol.scorecard.roles import SCHEMAS, Holding
+from fedcredit.protocol.scorecard.roles import SCHEMAS
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.types import PartyId
 from fedcredit.wire.message import Message, decode_struct

@@ -24,6 +24,7 @@ from fedcredit.protocol.align.label_holder import align_plain
 from fedcredit.protocol.bin.messages import FeatureShapes, RunBasis
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import agree
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.messages import (
     EncryptedPartial,
     EncryptedTotal,
@@ -32,7 +33,6 @@ from fedcredit.protocol.scorecard.messages import (
     TotalsKey,
 )
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
-from fedcredit.protocol.scorecard.roles import Holding
 from fedcredit.spec.load import load_spec
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.message import decode_struct, encode

@@ -26,6 +26,7 @@ from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import Session, agree
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.messages import (
     Choice,
     EncryptedTotal,
@@ -36,7 +37,7 @@ from fedcredit.protocol.scorecard.messages import (
     TotalsKey,
 )
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, plan_fit
-from fedcredit.protocol.scorecard.roles import Holding
+from fedcredit.protocol.scorecard.roles import prebin_rules
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.disclosure import Spend
@@ -158,7 +159,9 @@ def greedy(columns: int, vectors: Callable[[int, Bools], list[Ints]] = _random_v
         assert holding.table.label is not None
         bad = holding.table.label[index.rows] == 1
         binned = await bin_all(
-            channel, session, BinInputs(holding.prebinned(index), bad, index, holders, spec.bin, keep)
+            channel,
+            session,
+            BinInputs(holding.prebinned(index, prebin_rules(spec.bin)), bad, index, holders, spec.bin, keep),
         )
         channel.stage("scorecard")
         shapes = await _choose_one_each(channel, binned, holders, columns)

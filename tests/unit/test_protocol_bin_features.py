@@ -14,12 +14,14 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import bin_feature, count_labels, order_of_features, prebin
 from fedcredit.protocol.bin.label_holder import check_classes
 from fedcredit.protocol.bin.messages import FeatureShape
+from fedcredit.protocol.scorecard.roles import prebin_rules
 from fedcredit.spec.model import BinSection, PartySection
 from fedcredit.types import PartyId
 
 N = 600
 TAX = PartyId("tax")
 RULES = BinSection(prebins=6, max_bins=4, min_goods=5, min_bads=5, min_prebin_rows=30)
+CUTS = prebin_rules(RULES)
 
 
 def index(seed: int = 0) -> RowIndex:
@@ -43,7 +45,7 @@ NAMES = pl.Series(np.random.default_rng(2).choice(["x", "y", "z"], size=N))
 
 def test_codes_follow_the_common_order() -> None:
     at = index()
-    (own,) = prebin(table(a=NUMBERS), at, section(), RULES, [0])
+    (own,) = prebin(table(a=NUMBERS), at, section(), CUTS, [0])
     assert own.shape.code == "F1"
     assert own.shape.bins == own.shape.ordered == own.prebins.bins == 6
     assert own.codes.dtype == np.int32
@@ -54,7 +56,7 @@ def test_the_split_does_not_shape_the_bins() -> None:
     """The label holder may choose the split: bins that followed it would tell it about chosen rows."""
     at = index()
     other = RowIndex(at.ids, at.rows, ~at.test)
-    (first,), (second,) = (prebin(table(a=NUMBERS), split, section(), RULES, [0]) for split in (at, other))
+    (first,), (second,) = (prebin(table(a=NUMBERS), split, section(), CUTS, [0]) for split in (at, other))
     assert first.prebins == second.prebins
     assert np.array_equal(first.codes, second.codes)
 
@@ -62,7 +64,7 @@ def test_the_split_does_not_shape_the_bins() -> None:
 def test_codes_are_given_in_the_order_drawn() -> None:
     columns = {f"c{number}": NUMBERS + number for number in range(11)}
     order = [10, 3, 0, 1, 2, 4, 5, 6, 7, 8, 9]
-    found = prebin(table(**columns), index(), section(), RULES, order)
+    found = prebin(table(**columns), index(), section(), CUTS, order)
     assert [(one.name, one.shape.code) for one in found[:2]] == [("c10", "F01"), ("c3", "F02")]
     assert len({one.shape.code for one in found}) == 11
 
@@ -72,7 +74,7 @@ def test_kinds_special_codes_and_directions() -> None:
     coded[::5] = -77.0
     columns = {"a": pl.Series(coded), "b": NAMES, "c": NUMBERS.clone().scatter(list(range(0, N, 4)), None)}
     party = section(special={"a": [-77]}, monotone={"a": "increasing", "c": "auto"})
-    a, b, c = prebin(table(**columns), index(), party, RULES, [0, 1, 2])
+    a, b, c = prebin(table(**columns), index(), party, CUTS, [0, 1, 2])
     assert a.prebins.special == ((-77.0,),)
     assert (a.shape.monotone, b.shape.monotone, c.shape.monotone) == ("increasing", "", "auto")
     assert b.shape.ordered == 0
@@ -89,7 +91,7 @@ def test_a_column_with_nothing_to_tell_on_the_common_rows_becomes_one_bin(rest: 
     values = [3.0 if row in common else rest for row in range(N)]
     empty = [rest if row in common else 3.0 for row in range(N)]
     for column in (values, empty):
-        (own,) = prebin(table(a=pl.Series(column, dtype=pl.Float64)), at, section(), RULES, [0])
+        (own,) = prebin(table(a=pl.Series(column, dtype=pl.Float64)), at, section(), CUTS, [0])
         assert own.shape.bins == 1
         assert not own.codes.any()
         binned = bin_feature(TAX, own.shape, count_labels(own.codes, 1, np.arange(500) % 3 == 0, at), RULES)
@@ -110,7 +112,7 @@ def test_order_of_features_is_a_uniform_permutation() -> None:
 def test_counts_and_bins_from_them() -> None:
     at = index()
     bad = np.random.default_rng(3).random(500) < 0.4
-    (own,) = prebin(table(a=NUMBERS), at, section(), RULES, [0])
+    (own,) = prebin(table(a=NUMBERS), at, section(), CUTS, [0])
     counts = count_labels(own.codes, own.shape.bins, bad, at)
     for code in range(own.shape.bins):
         rows = own.codes == code
@@ -128,7 +130,7 @@ def test_a_direction_asked_for_is_kept() -> None:
     at = index()
     risky = 1 / (1 + np.exp(3 * NUMBERS.to_numpy()[at.rows]))  # safer as the value grows
     bad = np.random.default_rng(4).random(500) < risky
-    (own,) = prebin(table(a=NUMBERS), at, section(), RULES, [0])
+    (own,) = prebin(table(a=NUMBERS), at, section(), CUTS, [0])
     counts = count_labels(own.codes, own.shape.bins, bad, at)
     shapes = {
         wanted: FeatureShape(code="F1", bins=own.shape.bins, ordered=own.shape.ordered, monotone=wanted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -88,7 +88,7 @@ def order_of_features(count: int, entropy: Entropy) -> list[int]:
 
 
 def prebin(
-    table: HolderTable, index: RowIndex, party: PartySection, rules: BinSection, order: Sequence[int]
+    table: HolderTable, index: RowIndex, party: PartySection, rules: PrebinRules, order: Sequence[int]
 ) -> list[OwnFeature]:
     """Cuts a party's columns into bins by the quantiles of all common rows.
 
@@ -98,7 +98,7 @@ def prebin(
         table: The party's own records.
         index: Common rows.
         party: What its configuration says of special codes and monotone features.
-        rules: Section ``[bin]``.
+        rules: How to cut; special codes and categories are taken from ``party``.
         order: Order in which the columns get the codes F1, F2, ….
 
     A column that has nothing to tell on the common rows becomes one bin: whether a holder refuses, or how many features
@@ -112,13 +112,7 @@ def prebin(
         column = table.columns[name].gather(pl.Series(index.rows))
         numeric = column.dtype != pl.String
         special = tuple(float(code) for code in party.special.get(name, ()))
-        cut = PrebinRules(
-            max_prebins=rules.prebins,
-            min_rows=rules.min_prebin_rows,
-            special=special if numeric else (),
-            categorical=not numeric,
-            max_categories=rules.max_categories,
-        )
+        cut = replace(rules, special=special if numeric else (), categorical=not numeric)
         try:
             prebins = fit_prebins(column, np.ones(len(column), np.bool_), cut)
             codes = prebins.apply(column).astype(np.int32)

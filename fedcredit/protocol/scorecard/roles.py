@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.data.table import HolderTable
-from fedcredit.errors import DataError, SpecError
+from fedcredit.errors import DataError
+from fedcredit.kernels.prebin import PrebinRules
 from fedcredit.kernels.selection import Budget, Dropped
 from fedcredit.protocol.align.feature_holder import align_plain as align_holder
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.align.label_holder import align_plain as align_leader
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.feature_holder import AnswerInputs, answer_bins
-from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
+from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
-from fedcredit.protocol.group_sum.session import KeptSecrets, agree
+from fedcredit.protocol.group_sum.session import agree
+from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.candidates import Candidates, select_candidates
 from fedcredit.protocol.scorecard.coordinator import add_totals
 from fedcredit.protocol.scorecard.feature_holder import HolderFeature, HolderInputs, hold_features
@@ -29,48 +30,14 @@ from fedcredit.protocol.scorecard.fit import FittedScorecard
 from fedcredit.protocol.scorecard.label_holder import LabelInputs, lead_scorecard
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
 from fedcredit.protocol.scorecard.plan import plan_fit
-from fedcredit.spec.model import RunSpec
+from fedcredit.spec.model import BinSection, RunSpec
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, CostKind
 
-__all__ = ["SCHEMAS", "Holding", "LabelResult", "coordinate", "hold", "lead"]
+__all__ = ["SCHEMAS", "LabelResult", "coordinate", "hold", "lead", "prebin_rules"]
 
 SCHEMAS = (ALIGN, GROUP_SUM, BIN, SCORECARD)
 """All messages of a scorecard run."""
-
-
-@dataclass(frozen=True)
-class Holding:
-    """What one party brings to a run.
-
-    Args:
-        spec: The run.
-        run_digest: Digest of the spec and the run's name; binds reference strings.
-        table: The party's own records.
-        keep: Randomness and escrow.
-    """
-
-    spec: RunSpec
-    run_digest: str
-    table: HolderTable
-    keep: KeptSecrets
-
-    def __post_init__(self) -> None:
-        """Refuses alignment modes that this version does not speak.
-
-        Raises:
-            SpecError: the mode is not ``plain``.
-        """
-        if self.spec.align.mode != "plain":
-            raise SpecError("spec.align-mode", f'align.mode: {self.spec.align.mode!r} is not available; use "plain"')
-
-    def prebinned(self, index: RowIndex) -> list[OwnFeature]:
-        """Own columns in bins, in an order drawn for this run; the label holder keeps the file's order."""
-        party = next(party for party in self.spec.party if party.name == self.table.party)
-        count = len(self.table.columns)
-        leads = party.name == self.spec.label_holder.name
-        order = list(range(count)) if leads else order_of_features(count, self.keep.replayable)
-        return prebin(self.table, index, party, self.spec.bin, order)
 
 
 @dataclass(frozen=True)
@@ -123,7 +90,7 @@ async def lead(
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = holding.table.label[index.rows] == 1
     goods, bads = check_classes(bad, index, spec.bin)
-    own = holding.prebinned(index)
+    own = holding.prebinned(index, prebin_rules(spec.bin))
     binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep))
     plan = plan_fit(spec.scorecard)
     basis = Basis(n_eff=goods + bads, n_bad=bads)
@@ -145,7 +112,7 @@ async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[Holde
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
     index = await align_holder(channel, leader, holding.table.ids.to_list())
-    own = holding.prebinned(index)
+    own = holding.prebinned(index, prebin_rules(spec.bin))
     answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
     inputs = HolderInputs(leader, holders, own, index, basis, holding.table.digest, plan_fit(spec.scorecard), keep)
@@ -155,3 +122,8 @@ async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[Holde
 async def coordinate(channel: Channel, spec: RunSpec) -> None:
     """The coordinator's role."""
     await add_totals(channel, spec.label_holder.name, [party.name for party in spec.feature_holders])
+
+
+def prebin_rules(rules: BinSection) -> PrebinRules:
+    """How every party of a scorecard cuts its columns."""
+    return PrebinRules(max_prebins=rules.prebins, min_rows=rules.min_prebin_rows, max_categories=rules.max_categories)

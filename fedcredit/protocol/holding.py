@@ -1,0 +1,53 @@
+"""What one party brings to a run of a vertical protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedcredit.data.table import HolderTable
+from fedcredit.errors import SpecError
+from fedcredit.kernels.prebin import PrebinRules
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
+from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.spec.model import RunSpec
+
+__all__ = ["Holding"]
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What one party brings to a run.
+
+    Args:
+        spec: The run.
+        run_digest: Digest of the spec and the run's name; binds reference strings.
+        table: The party's own records.
+        keep: Randomness and escrow.
+    """
+
+    spec: RunSpec
+    run_digest: str
+    table: HolderTable
+    keep: KeptSecrets
+
+    def __post_init__(self) -> None:
+        """Refuses alignment modes that this version does not speak.
+
+        Raises:
+            SpecError: the mode is not ``plain``.
+        """
+        if self.spec.align.mode != "plain":
+            raise SpecError("spec.align-mode", f'align.mode: {self.spec.align.mode!r} is not available; use "plain"')
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the label holder."""
+        return bool(self.spec.label_holder.name == self.table.party)
+
+    def prebinned(self, index: RowIndex, rules: PrebinRules) -> list[OwnFeature]:
+        """Own columns in bins, in an order drawn for this run; the label holder keeps the file's order."""
+        party = next(party for party in self.spec.party if party.name == self.table.party)
+        count = len(self.table.columns)
+        order = list(range(count)) if self.leads else order_of_features(count, self.keep.replayable)
+        return prebin(self.table, index, party, rules, order)
