@@ -76,8 +76,10 @@ def recording() -> Iterator[Recording]:
         send(self, sender, to, message, spend)
         notes.sent.append((sender, to, message))
 
-    async def asking(self: GroupSumAsker, columns: Sequence[Ints], keep: KeptSecrets) -> dict[PartyId, list[Ints]]:
-        sums = await ask(self, columns, keep)
+    async def asking(
+        self: GroupSumAsker, columns: Sequence[Ints], keep: KeptSecrets, **options: Any
+    ) -> dict[PartyId, list[Ints]]:
+        sums = await ask(self, columns, keep, **options)
         # The wrapped object's own state: there is no other place where the vectors and their shapes meet.
         purpose, shapes = self._conversation.purpose, self._shapes
         features = {party: shape.features for party, shape in shapes.items()}

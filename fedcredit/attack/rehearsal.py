@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy, UnsafeSeededEntropy
+from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
@@ -26,6 +27,7 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.roles import SCHEMAS, coordinate, hold, lead
+from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.local import LocalNetwork, LocalSettings, Tamper
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
@@ -45,11 +47,6 @@ Rewrite = Callable[[PartyId, PartyId, str, bytes], bytes | None]
 
 
 _RUN = RunId("rehearsal")
-
-
-class _NoEscrow:
-    def record(self, what: str, entry: Mapping[str, str | int]) -> None:
-        """Keeps nothing: no auditor comes to a rehearsal."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +134,7 @@ class Rehearsal:
         roles: dict[PartyId, Coroutine[Any, Any, Any]] = {}
         for party in spec.parties:
             replayable = UnsafeSeededEntropy(bytes(SEED_BYTES)).child(party)
-            keep = KeptSecrets(SystemEntropy(), replayable, _NoEscrow())
+            keep = KeptSecrets(RunSecret.fresh(), replayable, NoEscrow())
             holding = Holding(spec, f"{spec_digest(spec)}/{self.run}", tables[party], keep)
             channel = network.channel(party)
             if party in self.cheats:
@@ -147,7 +144,7 @@ class Rehearsal:
         if COORDINATOR not in self.cheats:
             roles[COORDINATOR] = coordinate(network.channel(COORDINATOR), spec)
         else:
-            nothing = Holding(spec, "", tables[leader], KeptSecrets(SystemEntropy(), SystemEntropy(), _NoEscrow()))
+            nothing = Holding(spec, "", tables[leader], KeptSecrets(RunSecret.fresh(), SystemEntropy(), NoEscrow()))
             roles[COORDINATOR] = self.cheats[COORDINATOR](network.channel(COORDINATOR), nothing, held_out)
         return roles
 

@@ -6,15 +6,22 @@ and by no others. There is no fallback: a profile that cannot be carried is an e
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.crypto.cores import on_cores
 from fedcredit.crypto.group_sum import Answerer, Asker, Grouping
 from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.profiles import BFV_8192, RLWE_8192, UNSAFE_PLAINTEXT, GroupSumParameters
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["make_answerer", "make_asker", "unmask"]
+__all__ = ["make_answerer", "make_asker", "on_every_core", "request_size", "unmask"]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entropy) -> Asker:
@@ -74,6 +81,38 @@ def make_answerer(
         from fedcredit.crypto.unsafe_plaintext import UnsafePlaintextAnswerer  # noqa: PLC0415 - loaded when used
 
         return UnsafePlaintextAnswerer(parameters, grouping, entropy)
+    raise _unknown(parameters)
+
+
+def on_every_core(parameters: GroupSumParameters, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Encrypts, answers or opens several vectors, on every core where the back end's objects allow it.
+
+    The library behind bfv-8192 holds the interpreter's lock and its objects serve one thread at a time.
+
+    Returns:
+        Results in the order of the items.
+    """
+    return on_cores(function, items) if parameters.profile == RLWE_8192 else [function(item) for item in items]
+
+
+def request_size(parameters: GroupSumParameters) -> int:
+    """Bytes of one encrypted vector, exactly.
+
+    Raises:
+        BoundError: an unknown profile.
+    """
+    if parameters.profile == RLWE_8192:
+        from fedcredit.crypto.hinted import request_size as hinted_request_size  # noqa: PLC0415 - as above
+
+        return hinted_request_size(parameters)
+    if parameters.profile == BFV_8192:
+        from fedcredit.crypto.bfv_sum import request_size as bfv_request_size  # noqa: PLC0415 - as above
+
+        return bfv_request_size(parameters)
+    if parameters.profile == UNSAFE_PLAINTEXT:
+        from fedcredit.crypto.unsafe_plaintext import unsafe_plaintext_request_size  # noqa: PLC0415 - as above
+
+        return unsafe_plaintext_request_size(parameters)
     raise _unknown(parameters)
 
 

@@ -66,6 +66,8 @@ class KeylessContext:
         plain_bits: k of the plain modulus 2^k, in [2, 46]; from parameters derived locally, never from a peer.
     """
 
+    HEADER_BYTES = _HEADER_BYTES
+
     def __init__(self, plain_bits: int) -> None:
         if not _MIN_PLAIN_BITS <= plain_bits <= MAX_PLAIN_BITS:
             raise BoundError(

@@ -19,8 +19,6 @@ Source: docs/adr/0003-library-ciphers.md.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -29,21 +27,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.bfv import PublicContext, SecretContext
-from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, ShardTask, answer_size, output_places
+from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, answer_size, output_places
+from fedcredit.crypto.bfv_shares import shares_of, task_of
 from fedcredit.crypto.bfv_worker import ShardProcess
-from fedcredit.crypto.group_checks import check_grouping, check_noise, check_seed, check_values
+from fedcredit.crypto.group_checks import (
+    check_grouping,
+    check_noise,
+    check_seed,
+    check_values,
+    check_withheld,
+    names_of,
+)
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.crypto.prg import Entropy
+from fedcredit.crypto.prg import SEED_BYTES, Entropy, SystemEntropy, expand
 from fedcredit.crypto.profiles import BFV_8192, GroupSumParameters
 from fedcredit.crypto.seal_format import DEGREE, PRIMES, packed_size, unpack60
 from fedcredit.errors import BoundError, FedCreditError, PeerError, TransportError
 
-__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "Resources", "unmask"]
+__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "Resources", "request_size", "unmask"]
 
 _REQUEST, _ANSWER, _MASKED = b"req", b"ans", b"mans"
 _TAG_BYTES = 16
-_SHARE_PRODUCTS = 512  # fewer products than this (0.1 s) do not repay a further process
-_MAX_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,18 @@ class BfvPending:
         self._opened: set[str] = set()
         self._tag = _tag(request)
 
-    def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
-        """Sums of one answerer, int64 (outputs,); once per answerer.
+    def open(self, answerer: str, answer: bytes, withheld: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Sums of one answerer, int64 (outputs,), 0 where withheld; once per answerer.
 
         Raises:
             PeerError: malformed answer, an answer to another request, or a sum outside the proven range.
             BoundError: unknown answerer, or its answer was opened before.
         """
-        return _centred(self._parameters, self._read(answerer, answer, _ANSWER))
+        check_withheld(withheld, self._outputs.get(answerer, 0))
+        values = self._read(answerer, answer, _ANSWER)
+        if withheld is not None:
+            values[withheld] = 0
+        return _centred(self._parameters, values)
 
     def open_masked(self, answerer: str, answer: bytes) -> bytes:
         """What is left of a masked answer, uint64 little-endian (outputs,): uniform to the asker.
@@ -177,8 +185,8 @@ class BfvAnswerer:
         parameters: From `profiles.derive`, as the asker has them.
         setup: The asker's public bytes.
         grouping: The fixed matrix.
-        entropy: Source of the masks of `answer_masked` and of this process's blinding; worker processes use the
-            operating system's.
+        entropy: Where the secret seed of masks and of withheld outputs comes from. Flood and blinding are the
+            operating system's in every process, because the library's part of an answer cannot be repeated either.
         resources: What the answerer may use; None for the defaults.
 
     Raises:
@@ -198,16 +206,16 @@ class BfvAnswerer:
         check_grouping(parameters, grouping)
         self._name = _conversation(parameters, setup)
         self._parameters = parameters
-        self._entropy = entropy
+        self._seed = entropy.take(SEED_BYTES)
         self._outputs = grouping.outputs
         allowed = resources or Resources()
-        shares = _shares(grouping, allowed.workers)
+        shares = shares_of(grouping, allowed.workers)
         memory_bytes = allowed.memory_bytes // len(shares)
-        tasks = [_task(parameters, setup, grouping, share, memory_bytes) for share in shares]
+        tasks = [task_of(parameters.sum_bits, setup, grouping, share, memory_bytes) for share in shares]
         self._bounds = [(task.first, task.first + task.outputs) for task in tasks]
         self._others = [ShardProcess(task) for task in tasks[1:]]
         try:
-            self._own = Shard(tasks[0], entropy)
+            self._own = Shard(tasks[0], SystemEntropy())
         except BaseException:
             self.close()
             raise
@@ -216,19 +224,26 @@ class BfvAnswerer:
         """Empty: this back end has none."""
         return b""
 
-    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
+    def answer(
+        self, request: bytes, noise: NDArray[np.int64] | None = None, withheld: NDArray[np.bool_] | None = None
+    ) -> bytes:
         """Encrypted sums for one request; a second answer to one request is a second release.
 
         Args:
             request: From `BfvAsker.encrypt`.
             noise: int64 (outputs,) added to the sums, absolute values up to the parameters' sum slack; None for none.
+            withheld: bool (outputs,), outputs that get a mask uniform modulo t which nobody keeps; None for none.
 
         Raises:
             PeerError: malformed request, or one under another key.
-            BoundError: noise beyond the declared slack.
+            BoundError: noise beyond the declared slack, or withheld outputs of another shape.
             TransportError: a worker process has ended.
         """
-        return self._answer(request, _ANSWER, np.zeros(self._outputs, dtype=np.uint64), noise)
+        check_withheld(withheld, self._outputs)
+        masks = np.zeros(self._outputs, dtype=np.uint64)
+        if withheld is not None:
+            masks[withheld] = self._uniform("withheld", request, names_of(noise, withheld))[withheld]
+        return self._answer(request, _ANSWER, masks, noise)
 
     def answer_masked(self, request: bytes, noise: NDArray[np.int64] | None = None) -> tuple[bytes, bytes]:
         """An answer under a mask uniform modulo t, and the mask, uint64 little-endian (outputs,).
@@ -238,8 +253,7 @@ class BfvAnswerer:
             BoundError: noise beyond the declared slack.
             TransportError: a worker process has ended.
         """
-        words = np.frombuffer(self._entropy.take(8 * self._outputs), dtype="<u8")
-        mask = words & np.uint64((1 << self._parameters.sum_bits) - 1)
+        mask = self._uniform("mask", request, names_of(noise, None))
         return self._answer(request, _MASKED, mask, noise), mask.astype("<u8").tobytes()
 
     def close(self) -> None:
@@ -254,6 +268,12 @@ class BfvAnswerer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _uniform(self, use: str, request: bytes, names: str) -> NDArray[np.uint64]:
+        """Uniform values modulo t, uint64 (outputs,); other ones for another request."""
+        label = f"bfv/{use}/{hashlib.sha256(request).hexdigest()}/{names}"
+        words = np.frombuffer(expand(self._seed, label, 8 * self._outputs), dtype="<u8")
+        return words & np.uint64((1 << self._parameters.sum_bits) - 1)  # t is a power of two: no bias
 
     def _answer(self, request: bytes, kind: bytes, masks: NDArray[np.uint64], noise: NDArray[np.int64] | None) -> bytes:
         check_noise(self._parameters, noise, self._outputs)
@@ -282,6 +302,12 @@ class BfvAnswerer:
             self.close()  # what the other workers still send belongs to no later request
             raise
         return parts
+
+
+def request_size(parameters: GroupSumParameters) -> int:
+    """Bytes of one request."""
+    blocks = -(-parameters.rows // BLOCK_ROWS)
+    return PublicContext.HEADER_BYTES + _TAG_BYTES + blocks * PublicContext.SEEDED_BYTES
 
 
 def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:
@@ -339,35 +365,3 @@ def _outcome(other: ShardProcess) -> bytes | FedCreditError:
         return other.finish()
     except FedCreditError as error:
         return error
-
-
-def _shares(grouping: Grouping, workers: int | None) -> list[tuple[int, int]]:
-    runs = len(_runs(grouping.outputs))
-    if workers is None:
-        products = runs * -(-grouping.rows // BLOCK_ROWS)
-        workers = min(os.cpu_count() or 1, _MAX_WORKERS, products // _SHARE_PRODUCTS)
-    workers = max(1, min(workers, runs))
-    cuts = [runs * share // workers * PLACES for share in range(workers + 1)]
-    return [(first, min(last, grouping.outputs)) for first, last in itertools.pairwise(cuts)]
-
-
-def _task(
-    parameters: GroupSumParameters, setup: bytes, grouping: Grouping, share: tuple[int, int], memory_bytes: int
-) -> ShardTask:
-    first, last = share
-    starts = np.concatenate([[0], np.cumsum(grouping.bins)]).astype(int).tolist()
-    features = [f for f, start in enumerate(starts[:-1]) if start < last and starts[f + 1] > first]
-    columns = range(max(first, starts[-1]), last)
-    chosen = [] if grouping.weights is None else [grouping.weights[:, column - starts[-1]] for column in columns]
-    return ShardTask(
-        plain_bits=parameters.sum_bits,
-        public=setup,
-        rows=grouping.rows,
-        first=first,
-        outputs=last - first,
-        codes=b"".join(grouping.codes[:, f].astype("<i4").tobytes() for f in features),
-        offsets=tuple(starts[f] for f in features),
-        weights=b"".join(column.astype("<i4").tobytes() for column in chosen),
-        columns=tuple(columns),
-        memory_bytes=memory_bytes,
-    )

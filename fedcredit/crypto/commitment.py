@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import IntegrityError
 
-__all__ = ["LEAF_ROWS", "check_grouping", "check_vector", "commit_grouping", "commit_vector"]
+__all__ = ["LEAF_ROWS", "check_grouping", "check_vector", "commit_grouping", "commit_vector", "content_digest"]
 
 LEAF_ROWS = 1024
 """Rows of one leaf: an auditor can be shown a block of rows without the rest."""
@@ -70,3 +71,9 @@ def check_vector(commitment: bytes, values: NDArray[np.int64], seed: bytes) -> N
     """
     if not hmac.compare_digest(commitment, commit_vector(values, seed)):
         raise IntegrityError("commitment.vector", "the vector is not the one committed to when it was sent")
+
+
+def content_digest(values: NDArray[np.integer[Any]]) -> bytes:
+    """32 bytes that name an array's width, shape and values; not hiding: for what stays in the house."""
+    plain = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return hashlib.sha256(f"{plain.dtype.str}{plain.shape}:".encode() + plain.tobytes()).digest()

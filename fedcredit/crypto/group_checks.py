@@ -15,7 +15,7 @@ from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.crypto.profiles import GroupSumParameters
 from fedcredit.errors import BoundError
 
-__all__ = ["check_grouping", "check_noise", "check_seed", "check_values"]
+__all__ = ["check_grouping", "check_noise", "check_seed", "check_values", "check_withheld", "names_of"]
 
 _LARGEST_CODE = 1 << 16
 
@@ -87,3 +87,24 @@ def check_noise(parameters: GroupSumParameters, noise: NDArray[np.int64] | None,
         raise BoundError("group-sum.noise", f"noise: {noise.dtype} {noise.shape} found, int64 ({outputs},) is right")
     if int(noise.max()) > parameters.sum_slack or int(noise.min()) < -parameters.sum_slack:
         raise BoundError("group-sum.noise-bound", f"noise: a value exceeds the declared slack {parameters.sum_slack}")
+
+
+def check_withheld(withheld: NDArray[np.bool_] | None, outputs: int) -> None:
+    """Refuses a choice of withheld outputs of another dtype or shape.
+
+    Raises:
+        BoundError: as said.
+    """
+    if withheld is not None and (withheld.dtype != np.bool_ or withheld.shape != (outputs,)):
+        raise BoundError(
+            "group-sum.withheld", f"withheld: {withheld.dtype} {withheld.shape} found, bool ({outputs},) is right"
+        )
+
+
+def names_of(noise: NDArray[np.int64] | None, withheld: NDArray[np.bool_] | None) -> str:
+    """A name of what an answer adds and withholds; part of the label of everything random in it.
+
+    Other noise under the same flood would show the difference of the two.
+    """
+    parts = [b"" if noise is None else noise.astype("<i8").tobytes(), b"" if withheld is None else withheld.tobytes()]
+    return "/".join("" if not part else hashlib.sha256(part).hexdigest() for part in parts)

@@ -80,8 +80,13 @@ class Grouping:
 class PendingSum(Protocol):
     """One vector under way, held by the asker; holds that vector's one-time secret."""
 
-    def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
+    def open(self, answerer: str, answer: bytes, withheld: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
         """Sums of one answerer, int64 (outputs,); once per answerer.
+
+        Args:
+            answerer: Name under which its hints were accepted.
+            answer: As it came.
+            withheld: bool (outputs,), outputs that the answerer withholds: they are not decoded and 0 in the result.
 
         Raises:
             PeerError: malformed answer, or a value outside the proven range.
@@ -121,12 +126,16 @@ class Answerer(Protocol):
         """One-time bytes for the asker; empty where the back end needs none."""
         ...
 
-    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
+    def answer(
+        self, request: bytes, noise: NDArray[np.int64] | None = None, withheld: NDArray[np.bool_] | None = None
+    ) -> bytes:
         """Encrypted sums for one request.
 
         Args:
             request: As the asker sent it.
             noise: int64 (outputs,) added to the sums, within the parameters' slack; None = exact sums.
+            withheld: bool (outputs,), outputs of which nothing is told: what the asker gets there is uniform and
+                independent of everything; None = none.
 
         Raises:
             PeerError: malformed request.

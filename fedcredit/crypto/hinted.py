@@ -16,18 +16,31 @@ Lyubashevsky, Peikert & Regev, EUROCRYPT 2010 (ring-LWE).
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.group_checks import check_grouping, check_noise, check_seed, check_values
+from fedcredit.crypto.cores import on_cores
+from fedcredit.crypto.group_checks import (
+    check_grouping,
+    check_noise,
+    check_seed,
+    check_values,
+    check_withheld,
+    names_of,
+)
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.crypto.hint_frames import Context, Kind, open_frame, read_context, request_digest, seal_frame
+from fedcredit.crypto.hint_frames import (
+    FRAME_OVERHEAD,
+    Context,
+    Kind,
+    open_frame,
+    read_context,
+    request_digest,
+    seal_frame,
+)
 from fedcredit.crypto.hint_sums import (
     bin_hints,
     bin_masks,
@@ -41,12 +54,12 @@ from fedcredit.crypto.hint_sums import (
 from fedcredit.crypto.lanes import LANES
 from fedcredit.crypto.prg import SEED_BYTES, Entropy, SeedStream, centred_binomial, expand, uniform_below, uniform_words
 from fedcredit.crypto.profiles import RLWE_8192, GroupSumParameters
-from fedcredit.crypto.residues import RESIDUE_BITS, pack_residues, unpack_residues
+from fedcredit.crypto.residues import RESIDUE_BITS, pack_residues, packed_size, unpack_residues
 from fedcredit.crypto.ring import U32, forward, inverse_products, ring_for
 from fedcredit.crypto.sampling import reference_string
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["HintedAnswerer", "HintedAsker", "HintedPendingSum", "decode", "unmask"]
+__all__ = ["HintedAnswerer", "HintedAsker", "HintedPendingSum", "decode", "request_size", "unmask"]
 
 Hints = dict[str, U32]
 """Hints by answerer, each uint32 (outputs, L, N)."""
@@ -79,6 +92,11 @@ def decode(parameters: GroupSumParameters, residues: NDArray[np.int64]) -> NDArr
     return sums
 
 
+def request_size(parameters: GroupSumParameters) -> int:
+    """Bytes of one request."""
+    return FRAME_OVERHEAD + packed_size((parameters.rows + 2 * parameters.degree) * len(parameters.primes))
+
+
 def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:
     """Sums of what `HintedPendingSum.open_masked` gave, by the holder of the mask; int64 (outputs,).
 
@@ -107,14 +125,20 @@ class HintedPendingSum:
         self._hints = hints
         self._opened: set[str] = set()
 
-    def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
-        """Sums of one answerer, int64 (outputs,); once per answerer.
+    def open(self, answerer: str, answer: bytes, withheld: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Sums of one answerer, int64 (outputs,), 0 where withheld; once per answerer.
 
         Raises:
             PeerError: malformed, of another request, or a value outside the proven range.
             BoundError: an answer of this answerer was opened before, or its hints are missing.
         """
-        return decode(self._parameters, self._uncovered(answerer, answer, Kind.ANSWER))
+        check_withheld(withheld, len(self._hints.get(answerer, ())))
+        residues = self._uncovered(answerer, answer, Kind.ANSWER)
+        if withheld is None:
+            return decode(self._parameters, residues)
+        sums = np.zeros(len(residues), dtype=np.int64)
+        sums[~withheld] = decode(self._parameters, residues[~withheld])
+        return sums
 
     def open_masked(self, answerer: str, answer: bytes) -> bytes:
         """What is left of a masked answer, for the holder of the mask (`unmask`); uniform to everyone else.
@@ -245,22 +269,27 @@ class HintedAnswerer:
 
     def hints(self) -> bytes:
         """The hints of all outputs, in order; computed on every core, the same bytes at every call."""
-        with ThreadPoolExecutor(_cores()) as pool:
-            parts = pool.map(lambda task: self._hint_part(*task), self._tasks())
-            return seal_frame(Kind.HINTS, self._context, b"".join(parts))
+        parts = on_cores(lambda task: self._hint_part(*task), self._tasks())
+        return seal_frame(Kind.HINTS, self._context, b"".join(parts))
 
-    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
+    def answer(
+        self, request: bytes, noise: NDArray[np.int64] | None = None, withheld: NDArray[np.bool_] | None = None
+    ) -> bytes:
         """Encrypted sums for one request.
 
         Args:
             request: From `HintedAsker.encrypt`.
             noise: int64 (outputs,) added to the sums, absolute values up to the parameters' sum slack; None for none.
+            withheld: bool (outputs,), outputs in whose place uniform residues modulo q go out; None for none.
 
         Raises:
             PeerError: malformed request, or one of another run.
-            BoundError: noise beyond the declared slack.
+            BoundError: noise beyond the declared slack, or withheld outputs of another shape.
         """
-        digest, sums = self._sums(request, noise)
+        check_withheld(withheld, self._outputs)
+        digest, sums = self._sums(request, noise, withheld)
+        if withheld is not None:
+            sums[withheld] = self._uniform("withheld", digest, names_of(noise, withheld))[withheld]
         context = Context(self._context.parameters, self._context.reference, digest)
         return seal_frame(Kind.ANSWER, context, pack_residues(sums.astype(np.uint32)))
 
@@ -273,9 +302,7 @@ class HintedAnswerer:
         """
         digest, sums = self._sums(request, noise)
         context = Context(self._context.parameters, self._context.reference, digest)
-        stream = SeedStream(self._flood_seed, f"hinted/mask/{digest.hex()}/{_noise_name(noise)}")
-        columns = [uniform_words(stream.take, p, self._outputs) for p in self._parameters.primes]
-        mask = np.stack(columns, axis=1).astype(np.int64)
+        mask = self._uniform("mask", digest, names_of(noise, None))
         masked = (sums + mask) % self._ring.primes.astype(np.int64)
         return (
             seal_frame(Kind.MASKED_ANSWER, context, pack_residues(masked.astype(np.uint32))),
@@ -312,7 +339,15 @@ class HintedAnswerer:
             found = weight_hint(ring, weights, self._blind[place], string.vector, string.alpha)[None]
         return pack_residues(found)
 
-    def _sums(self, request: bytes, noise: NDArray[np.int64] | None) -> tuple[bytes, NDArray[np.int64]]:
+    def _uniform(self, use: str, digest: bytes, names: str) -> NDArray[np.int64]:
+        """Uniform values modulo q for every output, int64 (outputs, L)."""
+        stream = SeedStream(self._flood_seed, f"hinted/{use}/{digest.hex()}/{names}")
+        columns = [uniform_words(stream.take, p, self._outputs) for p in self._parameters.primes]
+        return np.stack(columns, axis=1).astype(np.int64)
+
+    def _sums(
+        self, request: bytes, noise: NDArray[np.int64] | None, withheld: NDArray[np.bool_] | None = None
+    ) -> tuple[bytes, NDArray[np.int64]]:
         """Digest of the request, and the flooded sums, int64 (outputs, L), reduced."""
         parameters, primes = self._parameters, self._ring.primes
         check_noise(parameters, noise, self._outputs)
@@ -330,12 +365,12 @@ class HintedAnswerer:
         sums = (total.reshape(-1, LANES)[:, : len(primes)] % primes.astype(np.uint64)).astype(np.int64)
         beta = residues[rows:].reshape(2, parameters.degree, LANES)[:, ::-1, : len(primes)]
         sums += dot_tiny(self._blind, np.ascontiguousarray(beta.transpose(0, 2, 1)).astype(np.int32))
-        sums += self._offsets(digest, noise)
+        sums += self._offsets(digest, noise, names_of(noise, withheld))
         return digest, np.asarray(sums % primes.astype(np.int64))
 
-    def _offsets(self, digest: bytes, noise: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    def _offsets(self, digest: bytes, noise: NDArray[np.int64] | None, names: str) -> NDArray[np.int64]:
         """Flood plus scaled noise of every output, the same integer modulo each prime; int64 (outputs, L)."""
-        stream = SeedStream(self._flood_seed, f"hinted/flood/{digest.hex()}/{_noise_name(noise)}")
+        stream = SeedStream(self._flood_seed, f"hinted/flood/{digest.hex()}/{names}")
         flood = uniform_below(stream, self._parameters.flood_width, self._outputs)
         if noise is not None:
             flood = [f + self._parameters.delta * extra for f, extra in zip(flood, noise.tolist(), strict=True)]
@@ -346,12 +381,3 @@ def _checked(parameters: GroupSumParameters) -> GroupSumParameters:
     if parameters.profile != RLWE_8192:
         raise BoundError("group-sum.profile", f"profile {parameters.profile} found, {RLWE_8192} is right")
     return parameters
-
-
-def _noise_name(noise: NDArray[np.int64] | None) -> str:
-    # Part of the flood's label: other noise under the same flood would show the difference.
-    return "" if noise is None else hashlib.sha256(noise.astype("<i8").tobytes()).hexdigest()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

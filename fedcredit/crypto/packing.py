@@ -31,10 +31,12 @@ class Field:
     Args:
         bound: Largest absolute value of a row, at least 1.
         slack: Largest absolute value an answerer may add to a sum (its noise); 0 where none does.
+        deviation: Standard deviation of what it adds, where that is agreed; 0 where only the slack is known.
     """
 
     bound: int
     slack: int = 0
+    deviation: float = 0.0
 
 
 @dataclass(frozen=True)

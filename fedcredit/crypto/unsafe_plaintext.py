@@ -13,13 +13,26 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.group_checks import check_grouping, check_noise, check_seed, check_values
+from fedcredit.crypto.group_checks import (
+    check_grouping,
+    check_noise,
+    check_seed,
+    check_values,
+    check_withheld,
+    names_of,
+)
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.crypto.prg import Entropy
+from fedcredit.crypto.prg import SEED_BYTES, Entropy, SeedStream
 from fedcredit.crypto.profiles import UNSAFE_PLAINTEXT, GroupSumParameters
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["UnsafePlaintextAnswerer", "UnsafePlaintextAsker", "UnsafePlaintextPendingSum", "unsafe_plaintext_unmask"]
+__all__ = [
+    "UnsafePlaintextAnswerer",
+    "UnsafePlaintextAsker",
+    "UnsafePlaintextPendingSum",
+    "unsafe_plaintext_request_size",
+    "unsafe_plaintext_unmask",
+]
 
 _MAGIC = b"UNSAFE-PLAINTEXT"
 _HEADER = len(_MAGIC) + 1 + 2 * 32
@@ -35,14 +48,17 @@ class UnsafePlaintextPendingSum:
         self._outputs = outputs
         self._opened: set[str] = set()
 
-    def open(self, answerer: str, answer: bytes) -> NDArray[np.int64]:
-        """Sums of one answerer, int64 (outputs,); once per answerer.
+    def open(self, answerer: str, answer: bytes, withheld: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+        """Sums of one answerer, int64 (outputs,), 0 where withheld; once per answerer.
 
         Raises:
             PeerError: malformed, of another request, or a value outside the proven range.
             BoundError: an answer of this answerer was opened before, or its hints are missing.
         """
+        check_withheld(withheld, self._outputs.get(answerer, 0))
         sums = self._read(answerer, answer, b"A")
+        if withheld is not None:
+            sums[withheld] = 0
         _check_range(self._parameters, sums)
         return sums
 
@@ -101,20 +117,26 @@ class UnsafePlaintextAnswerer:
         self._parameters = _checked(parameters)
         check_grouping(parameters, grouping)
         self._grouping = grouping
-        self._entropy = entropy
+        self._seed = entropy.take(SEED_BYTES)
 
     def hints(self) -> bytes:
         """Empty."""
         return b""
 
-    def answer(self, request: bytes, noise: NDArray[np.int64] | None = None) -> bytes:
-        """Sums in the clear; noise as in the other back ends.
+    def answer(
+        self, request: bytes, noise: NDArray[np.int64] | None = None, withheld: NDArray[np.bool_] | None = None
+    ) -> bytes:
+        """Sums in the clear, uniform words where withheld; noise as in the other back ends.
 
         Raises:
             PeerError: malformed request.
             BoundError: noise beyond the declared slack.
         """
-        return _sealed(self._parameters, b"A", request, self._sums(request, noise))
+        check_withheld(withheld, self._grouping.outputs)
+        sums = self._sums(request, noise)
+        if withheld is not None:
+            sums[withheld] = self._words("withheld", request, names_of(noise, withheld))[withheld].astype(np.int64)
+        return _sealed(self._parameters, b"A", request, sums)
 
     def answer_masked(self, request: bytes, noise: NDArray[np.int64] | None = None) -> tuple[bytes, bytes]:
         """Sums under a mask uniform modulo 2^64, and the mask.
@@ -124,9 +146,13 @@ class UnsafePlaintextAnswerer:
             BoundError: noise beyond the declared slack.
         """
         sums = self._sums(request, noise)
-        mask = np.frombuffer(self._entropy.take(8 * len(sums)), dtype="<u8")
+        mask = self._words("mask", request, names_of(noise, None))
         masked = (sums.astype(np.uint64) + mask).astype(np.int64)
         return _sealed(self._parameters, b"M", request, masked), mask.tobytes()
+
+    def _words(self, use: str, request: bytes, names: str) -> NDArray[np.uint64]:
+        stream = SeedStream(self._seed, f"unsafe-plaintext/{use}/{hashlib.sha256(request).hexdigest()}/{names}")
+        return np.frombuffer(stream.take(8 * self._grouping.outputs), dtype="<u8")
 
     def _sums(self, request: bytes, noise: NDArray[np.int64] | None) -> NDArray[np.int64]:
         grouping = self._grouping
@@ -143,6 +169,11 @@ class UnsafePlaintextAnswerer:
             parts.append(values @ grouping.weights.astype(np.int64))
         sums: NDArray[np.int64] = np.concatenate(parts)
         return sums if noise is None else sums + noise
+
+
+def unsafe_plaintext_request_size(parameters: GroupSumParameters) -> int:
+    """Bytes of one vector in the clear."""
+    return _HEADER + 8 * parameters.rows
 
 
 def unsafe_plaintext_unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:

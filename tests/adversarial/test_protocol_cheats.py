@@ -91,8 +91,9 @@ def _sums(change: Callable[[np.ndarray], np.ndarray]) -> Change:
     """Changes the sums of an answer of the plaintext profile; its header has 81 bytes."""
 
     def changed(message: Any) -> Any:
-        values = np.frombuffer(message.body[81:], dtype="<i8").copy()
-        return msgspec.structs.replace(message, body=message.body[:81] + change(values).astype("<i8").tobytes())
+        first, *rest = message.bodies
+        values = np.frombuffer(first[81:], dtype="<i8").copy()
+        return msgspec.structs.replace(message, bodies=[first[:81] + change(values).astype("<i8").tobytes(), *rest])
 
     return changed
 
@@ -110,7 +111,15 @@ def _first_choice(**fields: Any) -> Change:
 
 
 def _bytes(field: str, change: Callable[[bytes], bytes]) -> Change:
-    return lambda message: msgspec.structs.replace(message, **{field: change(getattr(message, field))})
+    """Changes a field of bytes, or the first where there are several."""
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, bytes):
+            return change(value)
+        first, *rest = value
+        return [msgspec.structs.replace(first, body=change(first.body)) if field == "vectors" else change(first), *rest]
+
+    return lambda message: msgspec.structs.replace(message, **{field: changed(getattr(message, field))})
 
 
 def _each(field: str, change: Callable[[bytes], bytes]) -> Change:
@@ -144,6 +153,9 @@ _GROUP_SUM = [
     (BANK, "setup", _with(setup=b"key"), "group-sum.setup"),
     (BANK, "request", _with(purpose="other"), "group_sum.index"),
     (BANK, "request", _with(index=1), "group_sum.index"),
+    (BANK, "request", _with(vectors=[]), "wire.malformed"),
+    (BANK, "request", lambda m: msgspec.structs.replace(m, vectors=m.vectors * 2), "group_sum.index"),
+    (TAX, "answer", lambda m: msgspec.structs.replace(m, bodies=m.bodies * 2), "group_sum.index"),
 ]
 
 
@@ -186,7 +198,7 @@ _SELECTION = [
     (_first_choice(group=[], woe=[]), "scorecard.choice"),
     (_first_choice(woe=[101, 0, 0]), "wire.malformed"),
     (lambda m: msgspec.structs.replace(m, choices=m.choices[:1] * 2), "scorecard.choice"),
-    (_with(own_columns=5), "group-sum.frame"),
+    (_with(own_columns=5), "group_sum.index"),
     (_with(others=[OtherHolder(party="tax", columns=2)]), "scorecard.others"),
     (_with(others=[OtherHolder(party="bank", columns=2)]), "scorecard.others"),
     (_with(others=[OtherHolder(party="coordinator", columns=2)]), "scorecard.others"),
@@ -271,7 +283,7 @@ def test_products_that_do_not_fit_name_both_holders(folder: Path, cheater: Party
 @pytest.mark.parametrize("profile", ["rlwe-8192", "bfv-8192"])
 @pytest.mark.parametrize(
     ("cheater", "kind", "field"),
-    [(TAX, "answer", "body"), (BANK, "request", "body"), (TAX, "hints", "hints"), (BANK, "setup", "setup")],
+    [(TAX, "answer", "bodies"), (BANK, "request", "vectors"), (TAX, "hints", "hints"), (BANK, "setup", "setup")],
 )
 @pytest.mark.parametrize("how", ["truncated", "emptied", "zeroed", "flipped"])
 def test_damaged_ciphertext_under_a_valid_signature(

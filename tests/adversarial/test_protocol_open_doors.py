@@ -80,7 +80,7 @@ def _prober(rows: Sequence[int], seen: list[Any]) -> Cheat:
         def held_out(ids: Sequence[str]) -> NDArray[np.bool_]:
             return np.array([one == chosen[-1] for one in ids])
 
-        await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+        await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
         await align_plain(channel, holders, chosen, held_out, 0)
         channel.stage("bin")
         await channel.broadcast(holders, RunBasis(n_eff=len(chosen) - 1, n_bad=len(chosen) // 2))

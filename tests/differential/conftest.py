@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedcredit.crypto.prg import SystemEntropy
+from fedcredit.crypto.secret import RunSecret
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.runtime import simulate as simulation
+from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.oracle import PooledResult, pool, pooled_scorecard
 from fedcredit.spec.load import load_spec
-
-
-class _Nowhere:
-    def record(self, what: str, entry: Mapping[str, str | int]) -> None:
-        """Keeps nothing."""
 
 
 @pytest.fixture
@@ -37,7 +33,7 @@ def looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Pa
         monkeypatch.setattr(simulation, "_write", write)
         spec, label = seen["spec"], seen["outcome"].label
         fresh = {
-            party: KeptSecrets(SystemEntropy(), simulation.replayable_entropy(spec, party), _Nowhere())
+            party: KeptSecrets(RunSecret.fresh(), simulation.replayable_entropy(spec, party), NoEscrow())
             for party in spec.parties
         }
         pooled = pool(label, spec, seen["tables"], fresh)

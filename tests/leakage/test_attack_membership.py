@@ -154,7 +154,7 @@ def greedy(columns: int, vectors: Callable[[int, Bools], list[Ints]] = _random_v
     async def role(channel: Channel, holding: Holding, held_out: Held) -> tuple[Any, Bools]:
         spec, keep = holding.spec, holding.keep
         holders = [party.name for party in spec.feature_holders]
-        session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+        session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
         index = await align_plain(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
         assert holding.table.label is not None
         bad = holding.table.label[index.rows] == 1

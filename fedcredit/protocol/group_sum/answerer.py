@@ -1,4 +1,4 @@
-"""The answerer of group sums: commits to its grouping, then answers every vector of a conversation."""
+"""The answerer of group sums: commits to its grouping, then answers the vectors of a conversation."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedcredit.crypto.backends import make_answerer
+from fedcredit.crypto.backends import make_answerer, on_every_core
 from fedcredit.crypto.commitment import commit_grouping
 from fedcredit.crypto.group_sum import Answerer, Grouping
-from fedcredit.crypto.prg import SEED_BYTES
-from fedcredit.errors import PeerError
+from fedcredit.crypto.packing import pack_offsets
+from fedcredit.errors import BoundError, PeerError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.messages import Answer, AskerSetup, GroupingCommitment, Hints, Request
-from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
+from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets, grouping_secrets
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Cost, CostKind, Spend
 from fedcredit.wire.message import encode
 
 __all__ = ["GroupSumAnswerer", "Priced", "price_each"]
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,24 @@ class Priced:
 
     equations: tuple[tuple[str, int], ...]
 
-    def spend(self, request: Request, fields: int) -> Spend:
-        """The price of answering a request of ``fields`` packed fields."""
+    def spend(self, request: str, fields: int) -> Spend:
+        """The price of answering a request, named by its SHA-256, of ``fields`` packed fields."""
         costs = tuple(Cost(CostKind.EQUATIONS, code, each * fields) for code, each in self.equations)
-        return Spend(hashlib.sha256(encode(request)).hexdigest(), costs)
+        return Spend(request, costs)
 
 
 class GroupSumAnswerer:
     """One conversation, from the answerer's side. Made by `open`."""
 
-    def __init__(self, channel: Channel, conversation: Conversation, asker: PartyId, answerer: Answerer) -> None:
+    def __init__(
+        self, channel: Channel, conversation: Conversation, asker: PartyId, answerer: Answerer, keep: KeptSecrets
+    ) -> None:
         self._channel = channel
         self._conversation = conversation
         self._asker = asker
         self._answerer = answerer
-        self._answered = 0
-        self._batch = 0
+        self._keep = keep
+        self._next = 0
 
     @classmethod
     async def open(
@@ -59,11 +65,14 @@ class GroupSumAnswerer:
 
         Raises:
             BoundError: a bin has fewer rows than the grouping's minimum; nothing was sent.
+            IntegrityError: this conversation was begun with another grouping before.
         """
         grouping.check()
+        conversation.check_sizes()
         matrix = grouping.codes if grouping.weights is None else np.hstack([grouping.codes, grouping.weights])
-        salt = keep.entropy.take(SEED_BYTES)
+        salt, entropy = grouping_secrets(keep.secret, conversation, grouping)
         commitment = commit_grouping(matrix, salt)
+        keep.escrow.bind("grouping", conversation.purpose, commitment.hex())
         keep.escrow.record(
             "grouping", {"purpose": conversation.purpose, "salt": salt.hex(), "commitment": commitment.hex()}
         )
@@ -71,52 +80,93 @@ class GroupSumAnswerer:
         setup = await channel.receive(asker, AskerSetup)
         if setup.purpose != conversation.purpose:
             raise PeerError("group_sum.purpose", f"{asker}: set-up of conversation {setup.purpose!r}")
-        parameters = conversation.parameters
-        reference = conversation.session.reference(conversation.purpose, parameters)
         with blaming(asker):
-            answerer = make_answerer(parameters, reference, setup.setup, grouping, keep.entropy)
+            answerer = make_answerer(conversation.parameters, conversation.reference, setup.setup, grouping, entropy)
         await channel.send(asker, Hints(purpose=conversation.purpose, outputs=grouping.outputs, hints=answerer.hints()))
-        return cls(channel, conversation, asker, answerer)
+        return cls(channel, conversation, asker, answerer, keep)
 
-    async def answer(self, priced: Priced) -> None:
-        """Answers the next batch; every answer is paid for in the ledger first.
+    async def answer(
+        self,
+        priced: Priced,
+        *,
+        batch: int | None = None,
+        offsets: Sequence[Ints] | None = None,
+        withheld: Bools | None = None,
+    ) -> None:
+        """Answers one batch; every answer is paid for in the ledger first.
+
+        Args:
+            priced: What a field costs.
+            batch: Number of the batch; None for the one after the last. Numbers only rise; some may be left out.
+            offsets: What is added to the sums: for each field int64 (outputs,) within the field's slack.
+            withheld: bool (outputs,), outputs of which nothing is told.
 
         Raises:
             PeerError: a request is malformed or out of turn.
             DisclosureRefused: the ledger's cap would be passed.
+            BoundError: offsets beyond the slack, or a batch out of order.
+            IntegrityError: another request was answered under this number before, or this one with other noise.
         """
-        for vector in self._conversation.plans[self._batch].vectors:
-            request = await self._receive()
+        number = self._take(batch)
+        plan = self._conversation.plans[number]
+        noise = [None] * len(plan.vectors) if offsets is None else pack_offsets(plan, offsets)
+        added = [] if offsets is None else [np.ascontiguousarray(one, dtype="<i8").tobytes() for one in noise]
+        for part in self._conversation.requests(number):
+            request, digest = await self._receive(number, part)
+            self._bind(request, digest, b"plain", *added, b"" if withheld is None else withheld.tobytes())
+            jobs = [(sealed.body, noise[at]) for at, sealed in zip(part, request.vectors, strict=True)]
             with blaming(self._asker):
-                body = self._answerer.answer(request.body)
-            answer = Answer(purpose=request.purpose, index=request.index, body=body)
-            await self._channel.send(self._asker, answer, spend=priced.spend(request, len(vector)))
-        self._batch += 1
+                bodies = on_every_core(
+                    self._conversation.parameters, lambda job: self._answerer.answer(*job, withheld), jobs
+                )
+            answer = Answer(purpose=request.purpose, index=request.index, bodies=bodies)
+            spend = priced.spend(digest, self._conversation.fields(number, part))
+            await self._channel.send(self._asker, answer, spend=spend)
 
-    async def answer_masked(self) -> list[bytes]:
-        """Answers the next batch under uniform masks and returns them; the price is paid when they are given away."""
-        masks = []
-        for _ in self._conversation.plans[self._batch].vectors:
-            request = await self._receive()
+    async def answer_masked(self, *, batch: int | None = None) -> list[bytes]:
+        """Answers a batch under uniform masks and returns them; the price is paid when they are given away."""
+        number = self._take(batch)
+        masks: list[bytes] = []
+        for part in self._conversation.requests(number):
+            request, digest = await self._receive(number, part)
+            self._bind(request, digest, b"masked")
             with blaming(self._asker):
-                body, mask = self._answerer.answer_masked(request.body)
-            free = Spend(hashlib.sha256(encode(request)).hexdigest(), ())
-            answer = Answer(purpose=request.purpose, index=request.index, body=body)
-            await self._channel.send(self._asker, answer, spend=free)
-            masks.append(mask)
-        self._batch += 1
+                answers = [self._answerer.answer_masked(sealed.body) for sealed in request.vectors]
+            answer = Answer(purpose=request.purpose, index=request.index, bodies=[body for body, _ in answers])
+            await self._channel.send(self._asker, answer, spend=Spend(digest, ()))
+            masks += [mask for _, mask in answers]
         return masks
 
-    async def _receive(self) -> Request:
+    def _take(self, batch: int | None) -> int:
+        """Number of the batch to answer, which no later one may fall below."""
+        number = self._next if batch is None else batch
+        if not self._next <= number < len(self._conversation.batches):
+            raise BoundError(
+                "group_sum.batch",
+                f"{self._conversation.purpose}: batch {number} expected, {self._next} or a later one of "
+                f"{len(self._conversation.batches)} is next",
+            )
+        self._next = number + 1
+        return number
+
+    async def _receive(self, batch: int, part: range) -> tuple[Request, str]:
+        """The request of some vectors of a batch, and the SHA-256 of its bytes."""
         request = await self._channel.receive(self._asker, Request)
-        if request.purpose != self._conversation.purpose or request.index != self._answered:
+        purpose, index = self._conversation.purpose, self._conversation.starts[batch] + part.start
+        if (request.purpose, request.index, len(request.vectors)) != (purpose, index, len(part)):
             raise PeerError(
                 "group_sum.index",
-                f"{self._asker}: vector {request.index} of {request.purpose!r}, "
-                f"{self._answered} of {self._conversation.purpose!r} expected",
+                f"{self._asker}: {len(request.vectors)} vectors from {request.index} on of {request.purpose!r}, "
+                f"{len(part)} from {index} on of {purpose!r} expected",
             )
-        self._answered += 1
-        return request
+        return request, hashlib.sha256(encode(request)).hexdigest()
+
+    def _bind(self, request: Request, digest: str, *added: bytes) -> None:
+        """Remembers for good what is answered, and with what added: two answers that differ tell more than one."""
+        key = f"{request.purpose}/{request.index}"
+        self._keep.escrow.bind("answered", key, digest)
+        parts = b"".join(len(part).to_bytes(8, "little") + part for part in added)
+        self._keep.escrow.bind("answered-with", key, hashlib.sha256(parts).hexdigest())
 
 
 def price_each(codes: Sequence[str]) -> Priced:

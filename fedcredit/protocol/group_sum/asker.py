@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.backends import make_asker
+from fedcredit.crypto.backends import make_asker, on_every_core
 from fedcredit.crypto.commitment import commit_vector
 from fedcredit.crypto.group_sum import Asker, PendingSum
-from fedcredit.crypto.packing import pack, unpack
-from fedcredit.crypto.prg import SEED_BYTES
-from fedcredit.errors import IntegrityError, PeerError
+from fedcredit.crypto.packing import Field, pack, unpack
+from fedcredit.errors import BoundError, IntegrityError, PeerError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
-from fedcredit.protocol.group_sum.messages import Answer, AskerSetup, GroupingCommitment, Hints, Request
-from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
+from fedcredit.protocol.group_sum.messages import (
+    Answer,
+    AskerSetup,
+    GroupingCommitment,
+    Hints,
+    Request,
+    SealedVector,
+)
+from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets, vector_seed
 from fedcredit.types import PartyId
 
 __all__ = ["Expected", "GroupSumAsker"]
 
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+_DEVIATIONS = 8.0  # honest noise is that far off once in 3 * 10^13 sums; see `fedcredit.crypto.noise`
 
 
 @dataclass(frozen=True)
@@ -53,8 +63,7 @@ class GroupSumAsker:
         self._conversation = conversation
         self._asker = asker
         self._shapes = dict(shapes)
-        self._asked = 0
-        self._batch = 0
+        self._next = 0
 
     @classmethod
     async def open(
@@ -63,11 +72,13 @@ class GroupSumAsker:
         """Takes every answerer's commitment, then its hints.
 
         Raises:
+            BoundError: a vector of this size fits into no request; nothing was sent.
             PeerError: an answerer's hints do not fit the shape it announced.
         """
         answerers = list(shapes)
-        parameters = conversation.parameters
-        asker = make_asker(parameters, conversation.session.reference(conversation.purpose, parameters), keep.entropy)
+        conversation.check_sizes()
+        reference = conversation.reference
+        asker = make_asker(conversation.parameters, reference, keep.secret.entropy("group_sum/asker", reference))
         for party, commitment in (await channel.gather(answerers, GroupingCommitment)).items():
             _check_purpose(party, commitment.purpose, conversation.purpose)
         await channel.broadcast(answerers, AskerSetup(purpose=conversation.purpose, setup=asker.setup()))
@@ -81,83 +92,137 @@ class GroupSumAsker:
                 asker.accept_hints(party, hints.hints, hints.outputs)
         return cls(channel, conversation, asker, shapes)
 
-    async def ask(self, columns: Sequence[Ints], keep: KeptSecrets) -> dict[PartyId, list[Ints]]:
-        """Asks the next batch.
+    async def ask(
+        self,
+        columns: Sequence[Ints],
+        keep: KeptSecrets,
+        *,
+        batch: int | None = None,
+        to: Sequence[PartyId] | None = None,
+        withheld: Mapping[PartyId, Bools] | None = None,
+    ) -> dict[PartyId, list[Ints]]:
+        """Asks one batch, all its vectors in one message unless that would be very large.
 
         Args:
             columns: One int64 (rows,) a field of the batch.
             keep: Source of the one-time seeds, and the escrow that gets each before its vector is sent.
+            batch: Number of the batch; None for the one after the last. Numbers only rise; some may be left out.
+            to: Whom to ask; None for all answerers.
+            withheld: For each answerer that withholds outputs, bool (outputs,): which.
 
         Returns:
-            For each answerer, for each field, int64 (outputs,).
+            For each answerer asked, for each field, int64 (outputs,); 0 where withheld.
 
         Raises:
-            PeerError: an answer is malformed, or its bins do not add up to the asker's own total.
+            BoundError: a batch out of order, an unknown answerer, or columns that do not fit the batch.
+            PeerError: an answer is malformed.
+            IntegrityError: bins do not add up to the asker's own total, or another vector was asked under the same
+                number before.
         """
-        plan = self._conversation.plans[self._batch]
-        answers: dict[PartyId, list[Ints]] = {party: [] for party in self._shapes}
-        for index, pending in await self._send(pack(plan, columns), list(self._shapes), keep):
-            for party in self._shapes:
-                answer = await self._receive(party, index)
+        parties = list(self._shapes) if to is None else list(to)
+        hidden = dict(withheld or {})
+        if not {*parties, *hidden} <= self._shapes.keys():
+            raise BoundError("group_sum.answerer", f"{self._conversation.purpose}: asks parties without hints")
+        number = self._take(batch)
+        plan, fields = self._conversation.plans[number], self._conversation.batches[number]
+        packed: dict[PartyId, list[Ints]] = {party: [] for party in parties}
+        for request, pending in self._sealed(number, pack(plan, columns), keep):
+            for party, answer in (await self._exchange(request, parties)).items():
                 with blaming(party):
-                    answers[party].append(pending.open(party, answer.body))
+                    packed[party] += self._opened(party, pending, answer, hidden.get(party))
         sums: dict[PartyId, list[Ints]] = {}
-        for party, packed in answers.items():
+        for party, found in packed.items():
             with blaming(party):
-                sums[party] = unpack(plan, packed)
-            self._check_totals(party, columns, sums[party])
-        self._batch += 1
+                sums[party] = unpack(plan, found)
+            self._check_totals(party, zip(fields, columns, sums[party], strict=True), hidden.get(party))
         return sums
 
-    async def ask_masked(self, columns: Sequence[Ints], party: PartyId, keep: KeptSecrets) -> list[bytes]:
-        """Asks the next batch of one answerer that masks its answers; what is returned is uniform to this party."""
-        plan = self._conversation.plans[self._batch]
-        masked = []
-        for index, pending in await self._send(pack(plan, columns), [party], keep):
-            answer = await self._receive(party, index)
+    async def ask_masked(
+        self, columns: Sequence[Ints], party: PartyId, keep: KeptSecrets, *, batch: int | None = None
+    ) -> list[bytes]:
+        """Asks a batch of one answerer that masks its answers; what is returned is uniform to this party."""
+        number = self._take(batch)
+        masked: list[bytes] = []
+        for request, pending in self._sealed(number, pack(self._conversation.plans[number], columns), keep):
+            answers = await self._exchange(request, [party])
             with blaming(party):
-                masked.append(pending.open_masked(party, answer.body))
-        self._batch += 1
+                for one, body in zip(pending, answers[party].bodies, strict=True):
+                    masked.append(one.open_masked(party, body))
         return masked
 
-    async def _send(
-        self, vectors: Sequence[Ints], to: Sequence[PartyId], keep: KeptSecrets
-    ) -> list[tuple[int, PendingSum]]:
-        purpose, pending = self._conversation.purpose, []
-        for vector in vectors:
-            seed = keep.entropy.take(SEED_BYTES)
-            commitment = commit_vector(vector, seed)
-            entry: dict[str, str | int] = {
-                "purpose": purpose,
-                "index": self._asked,
-                "seed": seed.hex(),
-                "commitment": commitment.hex(),
-            }
-            keep.escrow.record("vector", entry)  # spent before anything is sent: a crash can not lead to a second use
-            body, one = self._asker.encrypt(vector, seed)
-            await self._channel.broadcast(
-                to, Request(purpose=purpose, index=self._asked, commitment=commitment, body=body)
+    def _take(self, batch: int | None) -> int:
+        """Number of the batch to ask, which no later one may fall below."""
+        number = self._next if batch is None else batch
+        if not self._next <= number < len(self._conversation.batches):
+            raise BoundError(
+                "group_sum.batch",
+                f"{self._conversation.purpose}: batch {number} asked, {self._next} or a later one of "
+                f"{len(self._conversation.batches)} is next",
             )
-            pending.append((self._asked, one))
-            self._asked += 1
-        return pending
+        self._next = number + 1
+        return number
 
-    async def _receive(self, party: PartyId, index: int) -> Answer:
-        answer = await self._channel.receive(party, Answer)
-        _check_purpose(party, answer.purpose, self._conversation.purpose)
-        if answer.index != index:
-            raise PeerError("group_sum.index", f"{party}: answered vector {answer.index}, vector {index} was asked")
-        return answer
+    def _sealed(
+        self, batch: int, vectors: Sequence[Ints], keep: KeptSecrets
+    ) -> Iterator[tuple[Request, list[PendingSum]]]:
+        """The requests of a batch, one by one: only one of them is held at a time."""
+        purpose, first = self._conversation.purpose, self._conversation.starts[batch]
+        for part in self._conversation.requests(batch):
+            jobs = [(vectors[at], self._seed(first + at, vectors[at], keep)) for at in part]
+            sealed = on_every_core(self._conversation.parameters, lambda job: self._asker.encrypt(*job), jobs)
+            bodies = [
+                SealedVector(commitment=commit_vector(*job), body=body)
+                for job, (body, _) in zip(jobs, sealed, strict=True)
+            ]
+            yield Request(purpose=purpose, index=first + part.start, vectors=bodies), [one for _, one in sealed]
 
-    def _check_totals(self, party: PartyId, columns: Sequence[Ints], sums: Sequence[Ints]) -> None:
-        for column, found in zip(columns, sums, strict=True):
+    def _seed(self, index: int, vector: Ints, keep: KeptSecrets) -> bytes:
+        """The vector's seed, in the escrow and spent before anything is sent."""
+        purpose = self._conversation.purpose
+        seed = vector_seed(keep.secret, self._conversation, index, vector)
+        commitment = commit_vector(vector, seed).hex()
+        keep.escrow.bind("asked", f"{purpose}/{index}", commitment)
+        keep.escrow.record("vector", {"purpose": purpose, "index": index, "seed": seed.hex(), "commitment": commitment})
+        return seed
+
+    async def _exchange(self, request: Request, parties: Sequence[PartyId]) -> dict[PartyId, Answer]:
+        """Sends a request to all, then takes each one's answer."""
+        await self._channel.broadcast(parties, request)
+        answers = {}
+        for party in parties:
+            answer = await self._channel.receive(party, Answer)
+            _check_purpose(party, answer.purpose, request.purpose)
+            if answer.index != request.index or len(answer.bodies) != len(request.vectors):
+                raise PeerError(
+                    "group_sum.index",
+                    f"{party}: {len(answer.bodies)} answers from vector {answer.index} on, "
+                    f"{len(request.vectors)} from vector {request.index} on were asked",
+                )
+            answers[party] = answer
+        return answers
+
+    def _opened(
+        self, party: PartyId, pending: Sequence[PendingSum], answer: Answer, withheld: Bools | None
+    ) -> list[Ints]:
+        jobs = zip(pending, answer.bodies, strict=True)
+        return on_every_core(self._conversation.parameters, lambda job: job[0].open(party, job[1], withheld), jobs)
+
+    def _check_totals(self, party: PartyId, fields: Iterable[tuple[Field, Ints, Ints]], withheld: Bools | None) -> None:
+        for field, column, found in fields:
             total, at = int(column.sum()), 0
             for code, bins in self._shapes[party].features:
-                if int(found[at : at + bins].sum()) != total:
+                shown = withheld is None or not withheld[at : at + bins].any()
+                if shown and abs(int(found[at : at + bins].sum()) - total) > _tolerance(field, bins):
                     raise IntegrityError(
                         "group_sum.total", f"{party}: the bins of feature {code} do not add up to the asker's own total"
                     )
                 at += bins
+
+
+def _tolerance(field: Field, bins: int) -> float:
+    """How far the sum over a feature's bins may lie from the total: by the answerer's noise, and by nothing else."""
+    hard = float(field.slack * bins)
+    return min(hard, _DEVIATIONS * field.deviation * math.sqrt(bins)) if field.deviation > 0 else hard
 
 
 def _check_purpose(party: PartyId, found: str, wanted: str) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from fedcredit.types import Role
-from fedcredit.wire.message import Message
+from fedcredit.wire.message import Message, Part
 from fedcredit.wire.schema import Declared, ProtocolSchema
 
 __all__ = [
+    "LARGEST_REQUEST",
     "SCHEMA",
     "Answer",
     "AskerSetup",
@@ -21,6 +22,7 @@ __all__ = [
     "NonceReveal",
     "Purpose",
     "Request",
+    "SealedVector",
 ]
 
 Digest = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -28,9 +30,12 @@ Purpose = Annotated[str, Meta(max_length=200)]
 
 _SMALL = 1 << 10
 _SETUP = 1 << 24  # a BFV public key at degree 8192 is below 1 MB
-_REQUEST = 1 << 30  # 135 bits a row: 17 MB at a million rows; BFV four times that
 _HINTS = 1 << 30  # 138 kB an output: 7,700 outputs
-_ANSWER = 1 << 28  # 17 bytes an output; BFV 120 kB for some tens of outputs
+_ANSWER = 1 << 28  # for each vector 17 bytes an output; BFV 15 kB an output
+_MAX_VECTORS = 1 << 12
+
+LARGEST_REQUEST = 1 << 30
+"""Bytes of the largest request. A vector takes 135 bits a row, 17 MB at a million rows; with BFV four times that."""
 
 
 class NonceCommitment(Message, frozen=True, kw_only=True, tag="group_sum.nonce_commitment"):
@@ -67,21 +72,27 @@ class Hints(Message, frozen=True, kw_only=True, tag="group_sum.hints"):
     hints: bytes
 
 
-class Request(Message, frozen=True, kw_only=True, tag="group_sum.request"):
+class SealedVector(Part, frozen=True, kw_only=True):
     """One encrypted vector, and the commitment to it and to the seed of its encryption."""
 
-    purpose: Purpose
-    index: Annotated[int, Meta(ge=0, le=1 << 20)]
     commitment: Digest
     body: bytes
 
 
-class Answer(Message, frozen=True, kw_only=True, tag="group_sum.answer"):
-    """The encrypted sums of one vector, or their masked form."""
+class Request(Message, frozen=True, kw_only=True, tag="group_sum.request"):
+    """Vectors of one batch; ``index`` is the number of the first in the conversation."""
 
     purpose: Purpose
     index: Annotated[int, Meta(ge=0, le=1 << 20)]
-    body: bytes
+    vectors: Annotated[list[SealedVector], Meta(min_length=1, max_length=_MAX_VECTORS)]
+
+
+class Answer(Message, frozen=True, kw_only=True, tag="group_sum.answer"):
+    """The encrypted sums of each vector of one request, or their masked form."""
+
+    purpose: Purpose
+    index: Annotated[int, Meta(ge=0, le=1 << 20)]
+    bodies: Annotated[list[bytes], Meta(min_length=1, max_length=_MAX_VECTORS)]
 
 
 _HOLDERS = frozenset({Role.LABEL_HOLDER, Role.FEATURE_HOLDER})
@@ -95,7 +106,7 @@ SCHEMA = ProtocolSchema(
         Declared(message=GroupingCommitment, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_SMALL),
         Declared(message=AskerSetup, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=_SETUP),
         Declared(message=Hints, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_HINTS),
-        Declared(message=Request, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=_REQUEST),
+        Declared(message=Request, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=LARGEST_REQUEST),
         Declared(message=Answer, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_ANSWER, spends=True),
     ),
 )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.masks import MaskKey, MaskRoster
 from fedcredit.crypto.totals import encrypt_partial, modulus_bits
@@ -210,7 +211,7 @@ class _Totals:
 
     def __init__(self, channel: Channel, session: Session, inputs: HolderInputs, kept: Sequence[_Chosen]) -> None:
         self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
-        self._mask = MaskKey(inputs.keep.entropy)
+        self._mask = MaskKey(inputs.keep.secret.entropy("scorecard/mask-key", session.run_digest.encode()))
         self._number = 0
         self._bits = 0.0
 
@@ -244,6 +245,8 @@ class _Totals:
         if len(keys) > 1:
             roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys)
             masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
+        # The masks follow from keys alone: one that hides two totals would show their difference.
+        self._inputs.keep.escrow.bind("partial", f"{part}/{self._number}", content_digest(total).hex())
         with blaming(self._inputs.label_holder):
             body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
         message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ async def lead(
     """
     spec, keep = holding.spec, holding.keep
     holders = [party.name for party in spec.feature_holders]
-    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
     index = await align_leader(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
@@ -110,7 +110,7 @@ async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[Holde
     """A feature holder's role; returns the common rows and its own part of the model."""
     spec, keep = holding.spec, holding.keep
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
-    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep.entropy)
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
     index = await align_holder(channel, leader, holding.table.ids.to_list())
     own = holding.prebinned(index, prebin_rules(spec.bin))
     answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
