@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from fedcredit.kernels.compiled import compiled
 
 __all__ = ["bin_offsets", "histogram"]
 
-Codes = NDArray[np.uint8] | NDArray[np.uint16]
+Codes = NDArray[np.unsignedinteger[Any]]
 Ints = NDArray[np.int64]
 Rows = NDArray[np.int32] | NDArray[np.int64]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ __all__ = [
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-Codes = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int32]
+Codes = NDArray[np.integer[Any]]
 Leaves = NDArray[np.int32]
 
 
@@ -183,7 +183,7 @@ def left_bits(split: Split, codes: Codes) -> Bools:
     return bits
 
 
-def pooled_bits(model: BoostedTrees, codes: NDArray[np.uint8] | NDArray[np.uint16]) -> Bools:
+def pooled_bits(model: BoostedTrees, codes: Codes) -> Bools:
     """Every split's bit of every row, from the bins of all features in one place.
 
     Args:

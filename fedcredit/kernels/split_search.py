@@ -1,0 +1,356 @@
+"""The best split of a node from sums of derivatives by bin, exact or noisy.
+
+Candidates of a column, in the order in which ties are broken (after the order of columns):
+
+- ordered bins: every threshold with the extras (special codes, missing) to the right, thresholds rising; then every
+  other way to place the extras, thresholds falling. Ordered bins against extras is one of them. Up to three extras
+  move freely; of more, the third and later ones move as one.
+- categories: bins sorted by weight -G / (H + l2), ties by number; every prefix against the rest.
+
+Source: Chen & Guestrin, KDD 2016, equations 5 and 7 (weight and gain); Fisher, JASA 53 (1958) (sorted categories);
+XGBoost's documentation, "Monotonic Constraints".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.errors import SpecError
+from fedcredit.kernels.compiled import compiled
+from fedcredit.kernels.histogram import bin_offsets
+from fedcredit.kernels.tree_model import Split, TreeFeature, canonical_split
+
+__all__ = ["Evidence", "NodeTotals", "SplitRules", "SplitSearch"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Sums = Floats | Ints
+
+_FREE_EXTRAS: Final = 3
+_SIGNS: Final = {"": 0, "increasing": 1, "decreasing": -1}
+
+
+@dataclass(frozen=True)
+class SplitRules:
+    """When a node may be split, and what a split is worth.
+
+    Args:
+        l2: Added to the sum of second derivatives, >= 0.
+        min_child_weight: Least sum of second derivatives of a child, >= 0.
+        min_child_rows: Least rows of a child, estimated as its share of the second derivatives (as LightGBM does).
+        min_gain: A split must gain more than this.
+        debias: How many times the expected gain of pure noise is taken off a noisy candidate, >= 0.
+
+    Raises:
+        SpecError: A value is out of its range.
+    """
+
+    l2: float = 1.0
+    min_child_weight: float = 1.0
+    min_child_rows: int = 100
+    min_gain: float = 1e-6
+    debias: float = 1.0
+
+    def __post_init__(self) -> None:
+        for key in ("l2", "min_child_weight", "min_child_rows", "min_gain", "debias"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise SpecError("spec.boost", f"boost.{key} is {getattr(self, key)}; it must be at least 0 and finite")
+
+
+class NodeTotals(NamedTuple):
+    """What is known exactly of a node.
+
+    Args:
+        g: Sum of integer first derivatives over its training rows.
+        h: Sum of integer second derivatives.
+        rows: Number of its training rows.
+        lower: Least weight its rows may get.
+        upper: Greatest weight its rows may get.
+    """
+
+    g: int
+    h: int
+    rows: int
+    lower: float
+    upper: float
+
+
+class Evidence(NamedTuple):
+    """Sums by bin of all features of a search, side by side.
+
+    Args:
+        g: int64 or float64 (bins,), sums of integer first derivatives.
+        h: the same of second derivatives.
+        variance: Variance of the noise in each g and h; 0 = exact.
+    """
+
+    g: Sums
+    h: Sums
+    variance: float
+
+
+class _Layout(NamedTuple):
+    offsets: Ints
+    bins: Ints
+    ordered: Ints
+    signs: Ints
+
+
+class _Limits(NamedTuple):
+    l2: float
+    min_weight: float
+    min_rows: float
+    g_unit: float
+    h_unit: float
+    debias: float
+
+
+@compiled
+def _weight(g: float, h: float, l2: float, bounds: tuple[float, float]) -> float:
+    total = h + l2
+    free = -g / total if total > 0.0 else 0.0
+    return min(max(free, bounds[0]), bounds[1])
+
+
+@compiled
+def _score(g: float, h: float, l2: float, bounds: tuple[float, float]) -> float:
+    """Twice the loss that a node saves with its best weight within the bounds."""
+    total = h + l2
+    if not total > 0.0:
+        return 0.0
+    if bounds[0] == -np.inf and bounds[1] == np.inf:
+        return g * g / total
+    weight = _weight(g, h, l2, bounds)
+    return -(2.0 * g * weight + total * weight * weight)
+
+
+@compiled
+def _gain(left_g: float, left_h: float, spread: float, sign: int, node: NodeTotals, limits: _Limits) -> float:
+    """Gain of a candidate whose left side has these integer sums; -inf where the rules forbid it.
+
+    ``spread`` is the variance of the noise in each of the two sums, ``sign`` the direction of the risk from left to
+    right.
+    """
+    h_left, h_right = left_h * limits.h_unit, (node.h - left_h) * limits.h_unit
+    if h_left < limits.min_weight or h_right < limits.min_weight:
+        return -np.inf
+    least = limits.min_rows * float(node.h)
+    if node.rows * float(left_h) < least or node.rows * float(node.h - left_h) < least:
+        return -np.inf
+    total_left, total_right = h_left + limits.l2, h_right + limits.l2
+    if not (total_left > 0.0 and total_right > 0.0):
+        return -np.inf
+    g_left, g_right = left_g * limits.g_unit, (node.g - left_g) * limits.g_unit
+    bounds = (node.lower, node.upper)
+    weight_left = _weight(g_left, h_left, limits.l2, bounds)
+    weight_right = _weight(g_right, h_right, limits.l2, bounds)
+    if sign * (weight_right - weight_left) < 0.0:
+        return -np.inf
+    parent = _score(node.g * limits.g_unit, node.h * limits.h_unit, limits.l2, bounds)
+    gain = _score(g_left, h_left, limits.l2, bounds) + _score(g_right, h_right, limits.l2, bounds) - parent
+    if spread > 0.0:
+        g_noise, h_noise = spread * limits.g_unit * limits.g_unit, spread * limits.h_unit * limits.h_unit
+        excess = (g_noise + weight_left * weight_left * h_noise) / total_left
+        excess += (g_noise + weight_right * weight_right * h_noise) / total_right
+        gain -= limits.debias * excess
+    return gain
+
+
+@compiled
+def _sorted_categories(g: Sums, h: Sums, l2: float, g_unit: float, h_unit: float) -> Ints:
+    weights = np.zeros(g.size)
+    for place in range(g.size):
+        weights[place] = _weight(g[place] * g_unit, max(h[place] * h_unit, 0.0), l2, (-np.inf, np.inf))
+    return np.argsort(weights, kind="mergesort")
+
+
+@compiled
+def _scan_categories(g: Sums, h: Sums, variance: float, node: NodeTotals, limits: _Limits) -> tuple[float, int]:
+    order = _sorted_categories(g, h, limits.l2, limits.g_unit, limits.h_unit)
+    best, choice = -np.inf, -1
+    left_g, left_h = g[0] - g[0], h[0] - h[0]  # zeros of their type
+    for size in range(1, order.size):
+        left_g += g[order[size - 1]]
+        left_h += h[order[size - 1]]
+        spread = variance * size * (order.size - size) / order.size
+        gain = _gain(left_g, left_h, spread, 0, node, limits)
+        if gain > best:
+            best, choice = gain, size
+    return best, choice
+
+
+@compiled
+def _scan_ordered(
+    g: Sums, h: Sums, shape: tuple[int, int], variance: float, node: NodeTotals, limits: _Limits
+) -> tuple[float, int]:
+    ordered, monotone = shape
+    bins = g.size
+    upto_g, upto_h = g[:ordered].cumsum(), h[:ordered].cumsum()
+    groups = min(bins - ordered, _FREE_EXTRAS)
+    best, choice = -np.inf, -1
+    for extras in range(1 << groups):
+        extra_g, extra_h, extra_bins = g[0] - g[0], h[0] - h[0], 0
+        for place in range(ordered, bins):
+            if extras >> min(place - ordered, _FREE_EXTRAS - 1) & 1:
+                extra_g += g[place]
+                extra_h += h[place]
+                extra_bins += 1
+        for step in range(ordered):
+            last = step if extras == 0 else ordered - 1 - step
+            size = last + 1 + extra_bins
+            if size == bins:
+                continue
+            sign = monotone if last + 1 < ordered else 0
+            spread = variance * size * (bins - size) / bins
+            gain = _gain(upto_g[last] + extra_g, upto_h[last] + extra_h, spread, sign, node, limits)
+            if gain > best:
+                best, choice = gain, extras * ordered + last
+    return best, choice
+
+
+@compiled
+def _scan(
+    layout: _Layout, allowed: Bools, evidence: Evidence, node: NodeTotals, limits: _Limits
+) -> tuple[Floats, Ints]:
+    features = allowed.size
+    gains, choices = np.full(features, -np.inf), np.full(features, -1, dtype=np.int64)
+    for feature in range(features):
+        if allowed[feature]:
+            start, ordered = layout.offsets[feature], layout.ordered[feature]
+            end = start + layout.bins[feature]
+            g, h = evidence.g[start:end], evidence.h[start:end]
+            if ordered == 0:
+                gains[feature], choices[feature] = _scan_categories(g, h, evidence.variance, node, limits)
+            else:
+                shape = (ordered, layout.signs[feature])
+                gains[feature], choices[feature] = _scan_ordered(g, h, shape, evidence.variance, node, limits)
+    return gains, choices
+
+
+class SplitSearch:
+    """Searches nodes over a fixed list of features; their bins stand side by side in every evidence.
+
+    Args:
+        features: All features of the run.
+        members: Which of them this search is over, rising.
+        rules: What a split is worth.
+        units: Value of one unit of the integer first and second derivatives.
+    """
+
+    def __init__(
+        self, features: Sequence[TreeFeature], members: Sequence[int], rules: SplitRules, units: tuple[float, float]
+    ) -> None:
+        self._features = [features[member] for member in members]
+        self.members = tuple(members)
+        bins = [feature.bins for feature in self._features]
+        ordered = [feature.ordered for feature in self._features]
+        signs = [_SIGNS[feature.monotone] for feature in self._features]
+        self._layout = _Layout(
+            bin_offsets(bins),
+            np.array(bins, dtype=np.int64),
+            np.array(ordered, dtype=np.int64),
+            np.array(signs, dtype=np.int64),
+        )
+        self._limits = _Limits(
+            float(rules.l2),
+            float(rules.min_child_weight),
+            float(rules.min_child_rows),
+            float(units[0]),
+            float(units[1]),
+            float(rules.debias),
+        )
+
+    @property
+    def bins(self) -> int:
+        """Number of bins of all features together."""
+        return sum(feature.bins for feature in self._features)
+
+    @property
+    def offsets(self) -> Ints:
+        """Place of bin 0 of each feature of the search: int64 (members,)."""
+        return self._layout.offsets
+
+    def best(self, evidence: Evidence, node: NodeTotals, allowed: Bools) -> tuple[Floats, Ints]:
+        """Best candidate of each feature.
+
+        Args:
+            evidence: Sums by bin.
+            node: The node's exact totals.
+            allowed: bool (members,), features to look at.
+
+        Returns:
+            Gains float64 (members,), -inf where there is no candidate, and the candidates' numbers int64 (members,).
+        """
+        return _scan(self._layout, allowed, evidence, node, self._limits)
+
+    def split_of(self, member: int, choice: int, evidence: Evidence) -> Split:
+        """What a number given by :meth:`best` on the same evidence means.
+
+        Args:
+            member: Place of the feature among the members.
+            choice: The candidate's number.
+            evidence: Sums by bin.
+        """
+        feature, start = self._features[member], int(self._layout.offsets[member])
+        if feature.ordered:
+            extras, last = divmod(choice, feature.ordered)
+            moved = range(feature.ordered, feature.bins)
+            left = [place for place in moved if extras >> min(place - feature.ordered, _FREE_EXTRAS - 1) & 1]
+            return canonical_split(self.members[member], [*range(last + 1), *left], feature.bins)
+        here = slice(start, start + feature.bins)
+        limits = self._limits
+        order = _sorted_categories(evidence.g[here], evidence.h[here], limits.l2, limits.g_unit, limits.h_unit)
+        return canonical_split(self.members[member], [int(place) for place in order[:choice]], feature.bins)
+
+    def gain(self, member: int, split: Split, evidence: Evidence, node: NodeTotals) -> float:
+        """Gain of one given split of a member, from sums by bin; -inf where the rules forbid it."""
+        feature = self._features[member]
+        places = self._layout.offsets[member] + np.array(split.left, dtype=np.int64)
+        size = len(split.left)
+        spread = evidence.variance * size * (feature.bins - size) / feature.bins
+        left_g, left_h = sum(evidence.g[places].tolist()), sum(evidence.h[places].tolist())
+        return self.gain_of_sums(member, split, (left_g, left_h), node, spread)
+
+    def gain_of_sums(
+        self, member: int, split: Split, left: tuple[float, float], node: NodeTotals, spread: float = 0.0
+    ) -> float:
+        """Gain of one given split of a member, from its left side's sums; -inf where the rules forbid it.
+
+        Args:
+            member: Place of the feature among the members.
+            split: The split.
+            left: Integer sums of first and second derivatives on its left side.
+            node: The node's exact totals.
+            spread: Variance of the noise in each sum.
+        """
+        sign = self._sign(member, split)
+        return float(_gain(left[0], left[1], float(spread), sign, node, self._limits))
+
+    def children(self, split: Split, node: NodeTotals, left: tuple[int, int, int]) -> tuple[NodeTotals, NodeTotals]:
+        """Totals of both children of a split of a member; a monotone split parts the bounds at the midpoint.
+
+        Args:
+            split: The split.
+            node: The node that is split.
+            left: The left child's integer sums of first and second derivatives, and its rows.
+        """
+        sides = (left, (node.g - left[0], node.h - left[1], node.rows - left[2]))
+        bounds = (node.lower, node.upper)
+        units = (self._limits.g_unit, self._limits.h_unit)
+        weights = [_weight(g * units[0], h * units[1], self._limits.l2, bounds) for g, h, _ in sides]
+        middle, sign = (weights[0] + weights[1]) / 2.0, self._sign(self.members.index(split.feature), split)
+        below, above = (node.lower, middle), (middle, node.upper)
+        apart = {0: (bounds, bounds), 1: (below, above), -1: (above, below)}[sign]
+        return NodeTotals(*sides[0], *apart[0]), NodeTotals(*sides[1], *apart[1])
+
+    def _sign(self, member: int, split: Split) -> int:
+        """Direction of the risk from left to right, where both sides hold ordered bins; else 0."""
+        feature = self._features[member]
+        low = sum(place < feature.ordered for place in split.left)
+        return int(self._layout.signs[member]) if 0 < low < feature.ordered else 0
