@@ -1,0 +1,269 @@
+"""Boosting, a feature holder's side: noisy sums of vectors it cannot read, bitmaps of the splits that win."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.group_sum import Grouping
+from fedcredit.errors import DataError, DisclosureRefused, PeerError
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.boost.columns import direction
+from fedcredit.protocol.boost.draws import HolderDraws
+from fedcredit.protocol.boost.messages import (
+    Bitmaps,
+    BoostBasis,
+    KeptSplits,
+    Offer,
+    Paths,
+    TreeShape,
+    TreeShapes,
+    TreeStart,
+    WantedSplits,
+)
+from fedcredit.protocol.boost.plan import SHAPE_EQUATIONS, BoostPlan, check_trees
+from fedcredit.protocol.boost.slots import SlotFormat, pack_bits, unpack_bits
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
+from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, price_each
+from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.types import PartyId
+from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
+from fedcredit.wire.message import encode
+
+__all__ = ["HolderInputs", "HolderTrees", "OwnSplit", "hold_trees"]
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class HolderInputs:
+    """What a feature holder brings.
+
+    Args:
+        label_holder: Who asks.
+        own: Own features, in the order announced.
+        index: Common rows.
+        data_version: Digest of the table, for the ledger.
+        plan: The run.
+        draws: Noise and samples.
+        keep: Randomness and escrow.
+        checkpoints: Where disclosed splits are kept.
+    """
+
+    label_holder: PartyId
+    own: Sequence[OwnFeature]
+    index: RowIndex
+    data_version: str
+    plan: BoostPlan
+    draws: HolderDraws
+    keep: KeptSecrets
+    checkpoints: Checkpoints
+
+
+@dataclass(frozen=True)
+class OwnSplit:
+    """A split of one's own that is in the model.
+
+    Args:
+        number: Its number among the splits this party has disclosed; the name under which the label holder knows it.
+        feature: Place among the own features.
+        left: Bins that go left.
+    """
+
+    number: int
+    feature: int
+    left: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class HolderTrees:
+    """A feature holder's part of the model.
+
+    Args:
+        own: Its features.
+        splits: Its splits in the model.
+        disclosed: How many splits it has disclosed, those not used in the end included.
+    """
+
+    own: tuple[OwnFeature, ...]
+    splits: tuple[OwnSplit, ...]
+    disclosed: int
+
+
+class _Disclosed(msgspec.Struct, frozen=True):
+    """A split whose bitmap has left, and when: a run that goes on from an earlier tree sees what it saw then."""
+
+    tree: int
+    round: int
+    feature: int
+    left: tuple[int, ...]
+
+
+async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -> HolderTrees:
+    """Answers every tree, then the paths of the rows to score.
+
+    Raises:
+        DataError: more features than a split can name.
+        DisclosureRefused: the ledger's cap does not allow so many trees; nothing was sent.
+        PeerError: the label holder asks out of turn, or for more than was declared.
+    """
+    channel.stage("boost")
+    thresholds = await _announce(channel, inputs)
+    answers = _Answers(inputs, thresholds)
+    matrix = np.column_stack([feature.codes for feature in inputs.own])
+    bins = tuple(feature.shape.bins for feature in inputs.own)
+    grouping = Grouping(matrix, bins, min_rows=inputs.plan.boost.min_bin_rows)
+    conversation = inputs.plan.conversation(session, grouping.rows)
+    answerer = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
+    last = inputs.plan.boost.first_trees_local - 1
+    while (start := await channel.receive(inputs.label_holder, TreeStart)).more:
+        if not last < start.tree < inputs.plan.boost.trees:
+            raise PeerError("boost.tree", f"{inputs.label_holder}: tree {start.tree} after tree {last}")
+        last = start.tree
+        await answers.tree(channel, answerer, start.tree)
+    channel.stage("score")
+    kept = await channel.receive(inputs.label_holder, KeptSplits)
+    splits = answers.kept(kept.kept)
+    await _send_paths(channel, inputs, splits)
+    return HolderTrees(tuple(inputs.own), splits, len(answers.disclosed))
+
+
+async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
+    """Declares the whole price, then sends the shapes; returns how many new splits each feature may disclose."""
+    plan, leader = inputs.plan, inputs.label_holder
+    signed = await channel.receive(leader, BoostBasis)
+    if len(inputs.own) >= 0xFFFF:
+        raise DataError("boost.features", f"{len(inputs.own)} features, at most 65534 are possible")
+    basis = Basis(n_eff=signed.n_eff, n_bad=signed.n_bad, noise_rows=plan.privacy.noise_rows)
+    names = [feature.name for feature in inputs.own]
+    free = channel.headroom(leader, inputs.data_version, basis, CostKind.ROW_BITS, names)
+    usable = [plan.cap if feature.shape.bins > 1 else 0 for feature in inputs.own]
+    thresholds = [int(min(cap, left)) for cap, left in zip(usable, free, strict=True)]
+    left = channel.headroom(leader, inputs.data_version, basis, CostKind.EQUATIONS, names)
+    check_trees(
+        plan, inputs.draws, [room if new else np.inf for room, new in zip(left, thresholds, strict=True)], leader
+    )
+    offered = plan.trees_offered(inputs.draws, len(names), plan.boost.trees)
+    declaration = Declaration(
+        data_version=inputs.data_version,
+        basis=basis,
+        costs=plan.costs(names, offered, thresholds),
+        purpose="boost",
+        rows=len(inputs.index.ids),
+    )
+    channel.declare(leader, declaration)
+    shapes = TreeShapes(
+        features=[
+            TreeShape(
+                code=feature.shape.code,
+                bins=feature.shape.bins,
+                ordered=feature.shape.ordered,
+                monotone=direction(feature),
+                thresholds=new,
+            )
+            for feature, new in zip(inputs.own, thresholds, strict=True)
+        ]
+    )
+    costs = tuple(Cost(CostKind.EQUATIONS, name, SHAPE_EQUATIONS) for name in names)
+    await channel.send(leader, shapes, spend=Spend(_digest(shapes), costs))
+    return thresholds
+
+
+class _Answers:
+    """What has been disclosed so far, and the answers that follow from it."""
+
+    def __init__(self, inputs: HolderInputs, thresholds: Sequence[int]) -> None:
+        self._inputs, self._plan, self._thresholds = inputs, inputs.plan, thresholds
+        self._bins = [feature.shape.bins for feature in inputs.own]
+        self._format = SlotFormat(tuple(self._bins))
+        self._rows = inputs.index.train
+        state = inputs.checkpoints.load()
+        self.disclosed = [] if state is None else msgspec.json.decode(state, type=list[_Disclosed])
+
+    async def tree(self, channel: Channel, answerer: GroupSumAnswerer, tree: int) -> None:
+        """All rounds of one tree."""
+        draws, plan, outputs = self._inputs.draws, self._plan, sum(self._bins)
+        offered = draws.columns(tree, len(self._bins), plan.boost.column_sampling)
+        if plan.boost.column_sampling < 1:
+            await channel.send(self._inputs.label_holder, Offer(tree=tree, offered=pack_bits(offered)))
+        for number, slots in enumerate(plan.slots):
+            batch = plan.batch(tree, number)
+            left = [cap - self._used(f, (tree, number)) for f, cap in enumerate(self._thresholds)]
+            asked = offered & (np.array(left) > 0)
+            noise = [one for slot in range(slots) for one in draws.noise(batch, slot, outputs, plan.noise_units)]
+            names = [f.name for f, one in zip(self._inputs.own, asked, strict=True) if one]
+            withheld = np.repeat(~asked, self._bins)
+            await answerer.answer(price_each(names), batch=batch, offsets=noise, withheld=withheld)
+            await self._bitmaps(channel, tree, number)
+
+    def _used(self, feature: int, before: tuple[int, int]) -> int:
+        return sum(1 for one in self.disclosed if one.feature == feature and (one.tree, one.round) < before)
+
+    async def _bitmaps(self, channel: Channel, tree: int, number: int) -> None:
+        leader = self._inputs.label_holder
+        wanted = await channel.receive(leader, WantedSplits)
+        if (wanted.tree, wanted.round) != (tree, number):
+            raise PeerError("boost.round", f"{leader}: splits of another round")
+        splits = self._format.read(wanted.slots, self._plan.wanted(number))
+        if not splits:
+            return
+        known = {(one.feature, one.left) for one in self.disclosed}
+        for feature, left in splits:
+            self._check_threshold(feature, left)
+        fresh = [_Disclosed(tree, number, feature, left) for feature, left in splits if (feature, left) not in known]
+        self.disclosed += fresh
+        if any(self._used(feature, (tree, number + 1)) > self._thresholds[feature] for feature, _ in splits):
+            text = f"{leader}: asks for more thresholds of a feature than were declared"
+            raise DisclosureRefused("boost.thresholds", text)
+        self._inputs.checkpoints.save(msgspec.json.encode(self.disclosed))
+        bitmaps = [pack_bits(self._goes_left(feature, left)[self._rows]) for feature, left in splits]
+        names = [self._inputs.own[one.feature].name for one in fresh]
+        costs = tuple(Cost(CostKind.ROW_BITS, name, names.count(name)) for name in dict.fromkeys(names))
+        answer = Bitmaps(tree=tree, round=number, bitmaps=bitmaps)
+        await channel.send(leader, answer, spend=Spend(_digest(wanted), costs))
+
+    def _check_threshold(self, feature: int, left: tuple[int, ...]) -> None:
+        """A split of ordered bins is a threshold: anything else would be chosen to tell rows apart, not to predict."""
+        ordered = self._inputs.own[feature].shape.ordered
+        below = [bin_ for bin_ in left if bin_ < ordered]
+        if below != list(range(len(below))):
+            raise PeerError(
+                "boost.threshold", f"{self._inputs.label_holder}: a split of ordered bins that is no threshold"
+            )
+
+    def _goes_left(self, feature: int, left: tuple[int, ...]) -> Bools:
+        table = np.zeros(self._bins[feature], np.bool_)
+        table[list(left)] = True
+        return table[self._inputs.own[feature].codes]
+
+    def kept(self, mask: bytes) -> tuple[OwnSplit, ...]:
+        """The disclosed splits that the label holder keeps."""
+        bits = unpack_bits(mask, (self._plan.kept_slots(self._thresholds),), "kept splits")
+        if bits[len(self.disclosed) :].any():
+            raise PeerError("boost.kept", f"{self._inputs.label_holder}: keeps splits that were never disclosed")
+        return tuple(
+            OwnSplit(number, one.feature, one.left) for number, one in enumerate(self.disclosed) if bits[number]
+        )
+
+
+async def _send_paths(channel: Channel, inputs: HolderInputs, splits: Sequence[OwnSplit]) -> None:
+    test = inputs.index.test
+    columns = []
+    for split in splits:
+        feature = inputs.own[split.feature]
+        columns.append(np.isin(feature.codes[test], split.left))
+    bits = np.column_stack(columns) if columns else np.zeros((int(test.sum()), 0), np.bool_)
+    paths = Paths(rows=len(bits), splits=len(splits), bits=pack_bits(bits))
+    # No cost: the same thresholds as in training, about other rows; no row is told more often than the cap allows.
+    await channel.send(inputs.label_holder, paths, spend=Spend(_digest(paths), ()))
+
+
+def _digest(message: TreeShapes | WantedSplits | Paths) -> str:
+    return hashlib.sha256(encode(message)).hexdigest()

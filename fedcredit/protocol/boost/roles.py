@@ -1,0 +1,115 @@
+"""A whole boosting run, role by role: agree, align, grow, score. Simulation and nodes run the same three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.prg import SEED_BYTES
+from fedcredit.errors import DataError
+from fedcredit.kernels.prebin import PrebinRules
+from fedcredit.protocol.align.feature_holder import align_plain as align_holder
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.align.label_holder import align_plain as align_leader
+from fedcredit.protocol.align.messages import SCHEMA as ALIGN
+from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.boost.draws import HolderDraws, LabelDraws
+from fedcredit.protocol.boost.feature_holder import HolderInputs, HolderTrees, hold_trees
+from fedcredit.protocol.boost.label_holder import LabelInputs, LedTrees, Report, lead_trees
+from fedcredit.protocol.boost.messages import SCHEMA as BOOST
+from fedcredit.protocol.boost.plan import plan_boost
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
+from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
+from fedcredit.protocol.group_sum.session import agree
+from fedcredit.protocol.holding import Holding
+from fedcredit.spec.model import BoostSection, RunSpec
+
+__all__ = ["SCHEMAS", "BoostResult", "coordinate", "hold", "lead", "own_features"]
+
+SCHEMAS = (ALIGN, GROUP_SUM, BOOST)
+"""All messages of a boosting run."""
+
+_LEAST_OWN = 3  # rows of a bin of the label holder's own: nobody is told of it, and LightGBM takes as many
+
+
+@dataclass(frozen=True)
+class BoostResult:
+    """What the label holder has at the end.
+
+    Args:
+        index: Common rows.
+        own: Own features.
+        bad: bool (n,), labels in the common order.
+        trees: The model and the held-out rows' paths.
+    """
+
+    index: RowIndex
+    own: tuple[OwnFeature, ...]
+    bad: NDArray[np.bool_]
+    trees: LedTrees
+
+
+async def lead(
+    channel: Channel,
+    holding: Holding,
+    held_out: Callable[[Sequence[str]], NDArray[np.bool_]],
+    checkpoints: Checkpoints,
+    report: Report,
+) -> BoostResult:
+    """The label holder's role.
+
+    Args:
+        channel: To everyone.
+        holding: What it brings.
+        held_out: Says which of some ids are test rows.
+        checkpoints: Its state after each tree.
+        report: Told of each finished tree.
+
+    Raises:
+        DataError: the common rows do not carry a model.
+        FedCreditError: a peer failed or the protocol was broken.
+    """
+    spec, keep = holding.spec, holding.keep
+    holders = [party.name for party in spec.feature_holders]
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
+    index = await align_leader(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
+    if holding.table.label is None:
+        raise DataError("label.missing", f"{channel.party}: has no label")
+    bad = holding.table.label[index.rows] == 1
+    own, seed = own_features(holding, index)
+    inputs = LabelInputs(own, bad, index, holders, plan_boost(spec), LabelDraws(seed), keep, checkpoints, report)
+    return BoostResult(index, tuple(own), bad, await lead_trees(channel, session, inputs))
+
+
+async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> tuple[RowIndex, HolderTrees]:
+    """A feature holder's role; returns the common rows and its own part of the model."""
+    spec, keep = holding.spec, holding.keep
+    leader = spec.label_holder.name
+    session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
+    index = await align_holder(channel, leader, holding.table.ids.to_list())
+    own, seed = own_features(holding, index)
+    inputs = HolderInputs(
+        leader, own, index, holding.table.digest, plan_boost(spec), HolderDraws(seed), keep, checkpoints
+    )
+    return index, await hold_trees(channel, session, inputs)
+
+
+async def coordinate(channel: Channel, spec: RunSpec) -> None:
+    """The coordinator's role: nothing is added up between holders, so it relays and is not spoken to."""
+    del spec
+    channel.stage("boost")
+
+
+def own_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], bytes]:
+    """A party's columns in bins, and the seed of its draws, which it keeps for its auditor."""
+    boost = holding.spec.boost or BoostSection()
+    bins, rows = (boost.bins, _LEAST_OWN) if holding.leads else (boost.holder_bins, boost.min_bin_rows)
+    rules = PrebinRules(max_prebins=bins, min_rows=rows, max_categories=holding.spec.bin.max_categories)
+    own = holding.prebinned(index, rules)
+    seed = holding.keep.replayable.take(SEED_BYTES)
+    holding.keep.escrow.record("draws", {"seed": seed.hex()})
+    return own, seed
