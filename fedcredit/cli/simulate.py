@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
-from fedcredit.cli.console import stderr, stdout, write_json
+from fedcredit.cli.console import stderr, write_json
+from fedcredit.cli.results import show_results
 from fedcredit.report.build import build_report
+from fedcredit.runtime.progress import Progress
 from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.spec.load import LoadedSpec, load_spec
 
-__all__ = ["register"]
+__all__ = ["describe", "register"]
 
 _STAGES = {
     "load": "reading each party's records",
@@ -28,6 +28,9 @@ _STAGES = {
     "compare": "repeating everything in the clear to compare",
     "report": "writing the report",
 }
+
+_STEPS: dict[str, str] = {}
+"""What the steps of a counted stage are called, where it is not "step"."""
 
 _EPILOG = """Examples:
 
@@ -65,7 +68,7 @@ def _simulate(
     if json_output:
         write_json(dict(simulation.summary))
     else:
-        _show(simulation)
+        show_results(simulation.summary, simulation.out / "report.html")
 
 
 def _free(path: Path) -> Path:
@@ -79,14 +82,17 @@ def _free(path: Path) -> Path:
 def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = stderr()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("starting", total=len(_STAGES))
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, stages = bar.add_task("starting", total=len(_STAGES)), 0
 
-        def tell(stage: str) -> None:
-            bar.update(task, advance=1, description=_STAGES.get(stage, stage))
+        def tell(at: Progress) -> None:
+            nonlocal stages
+            stages += at.done is None  # a new stage
+            within = at.done / at.total if at.done is not None and at.total else 0.0
+            bar.update(task, completed=stages + within, description=describe(at))
 
         def report(folder: Path) -> None:
-            tell("report")
+            tell(Progress("report"))
             build_report(folder)
             for party in loaded.spec.feature_holders:
                 build_report(folder, party.name)
@@ -94,45 +100,10 @@ def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
         return simulate(loaded, out, progress=tell, finish=report)
 
 
-def _show(simulation: Simulation) -> None:
-    summary, console = simulation.summary, stdout()
-    table = Table(title=f"{summary['name']}: {summary['rows_test']:,} held-out rows, {summary['positives_test']:,} bad")
-    for name in ("scorecard", "AUC", "KS"):
-        table.add_column(name, justify="left" if name == "scorecard" else "right")
-    names = ", ".join(party for party, role in summary["parties"].items() if role != "label_holder")
-    for label, key in (
-        (f"{summary['bank']} alone", "alone"),
-        (f"federated with {names}", "federated"),
-        ("pooled plaintext, the same steps", "pooled_plaintext"),
-        ("pooled plaintext, scikit-learn", "reference"),
-    ):
-        measures: Mapping[str, float] | None = summary["metrics"][key]
-        style = "bold" if key == "federated" else ""
-        cells = ("—", "—") if measures is None else (f"{measures['auc']:.4f}", f"{measures['ks']:.4f}")
-        table.add_row(label, *cells, style=style)
-    console.print(table)
-    console.print(_encryption_line(summary["encryption"]))
-    spent = summary["disclosure"]
-    console.print(
-        f"Disclosed at most: {_of(spent['equations_per_feature'], spent['cap'])} equations a feature, "
-        f"{_of(spent['bits_per_row'], spent['bits_per_row_cap'])} bits a row, "
-        f"{_of(spent['bins_returned'], spent['bins_returned_cap'])} bins returned",
-        soft_wrap=True,
-    )
-    left_out = summary["fit"]["features_beyond_ledgers"]
-    if left_out:
-        text = f"{left_out} features were left out because the ledgers allow no more; the report names them"
-        console.print(Text(text, style="yellow"), soft_wrap=True)
-    console.print(f"{summary['seconds']['total']:.1f} s, {summary['max_rss_mb']:.0f} MB", soft_wrap=True)
-    console.print(f"Report: {simulation.out / 'report.html'}", soft_wrap=True)
-
-
-def _encryption_line(encryption: Mapping[str, Any]) -> Text:
-    if not encryption["enabled"]:
-        return Text("NOT ENCRYPTED: every value crossed in the clear", style="bold white on red")
-    text = f"Encrypted: {encryption['scheme']} ({encryption['profile']}), {encryption['security_bits']}-bit security"
-    return Text(text, style="green")
-
-
-def _of(spent: float, cap: float | None) -> str:
-    return f"{spent:.0f} (caps off)" if cap is None else f"{spent:.0f} of {cap:.0f}"
+def describe(at: Progress) -> str:
+    """What the bar says: the stage, and the step where steps are counted."""
+    words = _STAGES.get(at.stage, at.stage)
+    if at.done is None:
+        return words
+    step = f"{_STEPS.get(at.stage, 'step')} {at.done} of {at.total}"
+    return ", ".join(part for part in (f"{words}: {step}", at.note) if part)

@@ -10,6 +10,7 @@ import typer
 from fedcredit.cli.console import write_json, write_line, write_table, write_text
 from fedcredit.data.load import load_tables
 from fedcredit.data.table import HolderTable
+from fedcredit.runtime.simulate import MODEL_RUNS
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.write import spec_toml
@@ -57,8 +58,9 @@ def _check(
     write_line(
         f"{config}: right ({run.name}: {run.model}, {run.mode}, {len(loaded.spec.party)} parties)", style="green"
     )
-    if not (loaded.spec.simulation and run.model == "scorecard" and loaded.spec.align.mode == "plain"):
-        right = 'mode = "simulation", model = "scorecard", align.mode = "plain"'
+    if not (loaded.spec.simulation and run.model in MODEL_RUNS and loaded.spec.align.mode == "plain"):
+        models = " or ".join(f'"{name}"' for name in MODEL_RUNS)
+        right = f'mode = "simulation", model = {models}, align.mode = "plain"'
         write_line(f"but this version runs {right} only", style="yellow")
     if tables is not None:
         rows = [

@@ -9,57 +9,26 @@ from typing import Any
 
 from fedcredit.crypto.profiles import BFV_8192, PROFILES, statistical_leak_log2
 from fedcredit.governance.ledger import LedgerLine
-from fedcredit.protocol.bin.conversation import bin_conversation
-from fedcredit.protocol.group_sum.session import Conversation, Session
-from fedcredit.protocol.scorecard.plan import pairs, plan_fit
-from fedcredit.protocol.scorecard.roles import LabelResult
-from fedcredit.spec.model import RunSpec
+from fedcredit.protocol.group_sum.session import Conversation
 from fedcredit.types import PartyId
 from fedcredit.wire.leakage import parse_leakage
 
-__all__ = ["conversations", "disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
+__all__ = ["disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
 
 _SHARED_OUTPUTS = 8  # outputs of bfv-8192 that share a ciphertext, and so one rounding
 
 
-def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation, int, int]]:
-    """Every conversation of a scorecard run with its number of answered sums and a bound of their weights' norm.
+def statistical_leak(answered: Sequence[tuple[Conversation, int, int]], profile: str) -> float | None:
+    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted.
 
-    Returns:
-        Conversation, answers, largest squared norm of an answered column.
+    Args:
+        answered: Conversation, number of answered sums, largest squared norm of an answered column.
+        profile: Encryption profile of the run.
     """
-    session, rows = Session("", spec.crypto.profile, {}), len(result.bad)
-    plan, leader = plan_fit(spec.scorecard), spec.label_holder.name
-    columns = {p.name: len(result.candidates.of(p.name)) for p in spec.party}
-    holders = [p.name for p in spec.feature_holders if columns[p.name]]
-    binned = bin_conversation(session, rows)
-    prebins = sum(f.shape.bins for f in result.binned.features if f.owner != leader)
-    found = [(binned, prebins * sum(len(p.vectors) for p in binned.plans), rows)]
-    if not holders:
-        return found
-    merged = sum(f.merged.bins for f in result.candidates.features if f.owner != leader)
-    bins = plan.bins(session, rows, columns[leader])
-    asked = int(columns[leader] > 0) + result.fitted.totals
-    if asked:
-        found.append((bins, merged * sum(len(p.vectors) for p in bins.plans[:asked]), rows))
-    products = plan.products(session, rows)
-    within = sum(len(pairs(columns[party])) for party in holders)
-    if within:
-        found.append((products, within, rows * products.weight_bound**2))
-    for first, second in ((a, b) for a in holders for b in holders if a < b):
-        cross = plan.cross(session, rows, first, second, columns[first])
-        vectors = sum(len(p.vectors) for p in cross.plans)
-        found.append((cross, vectors * columns[second], rows * cross.weight_bound**2))
-    return found
-
-
-def statistical_leak(result: LabelResult, spec: RunSpec) -> float | None:
-    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted."""
-    if PROFILES[spec.crypto.profile].security_bits == 0:
+    if PROFILES[profile].security_bits == 0:
         return None
-    shared = _SHARED_OUTPUTS if spec.crypto.profile == BFV_8192 else 1
-    found = conversations(result, spec)
-    leaks = [statistical_leak_log2(c.parameters, answers, shared * norm) for c, answers, norm in found]
+    shared = _SHARED_OUTPUTS if profile == BFV_8192 else 1
+    leaks = [statistical_leak_log2(c.parameters, answers, shared * norm) for c, answers, norm in answered]
     return math.log2(sum(2.0**leak for leak in leaks))
 
 

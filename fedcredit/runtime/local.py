@@ -8,20 +8,18 @@ of this process computes, nobody's patience runs out.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from fedcredit.errors import DataError, DisclosureRefused, FedCreditError, PeerError, SpecError, TransportError
 from fedcredit.governance.audit import AuditLog, write_heads
-from fedcredit.governance.canonical import canonical_json
 from fedcredit.governance.gate import Gate, House, Released, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import simulation_policy
 from fedcredit.runtime.metering import Meter, NetworkModel, metered
-from fedcredit.runtime.settings import LocalSettings, Tamper, TranscriptEntry
+from fedcredit.runtime.settings import LocalSettings, Tamper, TranscriptEntry, transcript_digest
 from fedcredit.runtime.waiting import Deadline, Post
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, CostKind, Declaration, Spend
@@ -69,7 +67,10 @@ class LocalNetwork:
     def _build(self) -> None:
         """Keys, audit logs, ledgers and gates of all parties."""
         settings = self.settings
-        signing = {party: SigningKey.generate(settings.entropy) for party in settings.roster}
+        signing = {
+            party: settings.signing_keys.get(party) or SigningKey.generate(settings.entropy)
+            for party in settings.roster
+        }
         keys = {party: key.public for party, key in signing.items()}
         schema = merge(*settings.schemas)
         context = RunContext(settings.run, settings.spec_digest, dict(settings.roster), keys, schema)
@@ -131,8 +132,7 @@ class LocalNetwork:
 
     def transcript_digest(self) -> str:
         """SHA-256 over all messages, link by link, so that the order between links does not matter."""
-        ordered = sorted(self.transcript, key=lambda one: (one.sender, one.recipient, one.sequence))
-        return hashlib.sha256(canonical_json([asdict(one) for one in ordered]).encode()).hexdigest()
+        return transcript_digest(self.transcript)
 
     async def run_roles(self, roles: Mapping[PartyId, Coroutine[Any, Any, Any]]) -> dict[PartyId, Any]:
         """Runs all roles to their end; once.

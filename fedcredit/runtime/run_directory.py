@@ -68,12 +68,16 @@ class RunFiles:
             },
             schema_overrides={"score_alone": pl.Int64},
         )
-        frame.write_parquet(self.folder / "predictions.parquet")
+        self.frame("predictions.parquet", frame)
 
-    def parts(self, parts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes each party's part of the model."""
+    def frame(self, name: str, frame: pl.DataFrame) -> None:
+        """Writes a Parquet file."""
+        frame.write_parquet(self.folder / name)
+
+    def parts(self, parts: Mapping[str, Mapping[str, Any]], name: str) -> None:
+        """Writes each party's part of the model under one name, such as ``scorecard.json``, in the party's folder."""
         for party, part in parts.items():
-            self.json(f"model/{party}/scorecard.json", part)
+            self.json(f"model/{party}/{name}", part)
 
 
 @contextmanager

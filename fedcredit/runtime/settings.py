@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from fedcredit.errors import SpecError
+from fedcredit.governance.canonical import canonical_json
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy
 from fedcredit.types import PartyId, Role, RunId
+from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.schema import ProtocolSchema
 
-__all__ = ["LocalSettings", "Tamper", "TranscriptEntry"]
+__all__ = ["LocalSettings", "Tamper", "TranscriptEntry", "transcript_digest"]
 
 
 class _Entropy(Protocol):
@@ -52,6 +55,12 @@ class TranscriptEntry:
     body_sha256: str
 
 
+def transcript_digest(entries: Iterable[TranscriptEntry]) -> str:
+    """SHA-256 over all messages, link by link, so that the order between links does not matter."""
+    ordered = sorted(entries, key=lambda one: (one.sender, one.recipient, one.sequence))
+    return hashlib.sha256(canonical_json([asdict(one) for one in ordered]).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class LocalSettings:
     """One simulated run.
@@ -61,7 +70,8 @@ class LocalSettings:
         spec_digest: Digest of its spec.
         roster: Role of every party, the coordinator included where it takes part.
         schemas: Protocols of the run.
-        entropy: Source of the parties' signing keys.
+        entropy: Source of the signing keys of parties that bring none.
+        signing_keys: Signing key of each party; those left out are drawn from ``entropy``.
         policies: Policy of each party; those left out get `simulation_policy`.
         ledgers: Ledger of each party; those left out get one that is forgotten with the run.
         audit_dir: Where the audit logs go; None keeps them in memory.
@@ -78,6 +88,7 @@ class LocalSettings:
     roster: Mapping[PartyId, Role]
     schemas: Sequence[ProtocolSchema]
     entropy: _Entropy = field(repr=False)
+    signing_keys: Mapping[PartyId, SigningKey] = field(default_factory=dict, repr=False)
     policies: Mapping[PartyId, Policy] = field(default_factory=dict)
     ledgers: Mapping[PartyId, Ledger] = field(default_factory=dict)
     audit_dir: Path | None = None

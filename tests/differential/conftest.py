@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedcredit.crypto.secret import RunSecret
-from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.runtime import simulate as simulation
-from fedcredit.runtime.escrow import NoEscrow
+from fedcredit.runtime.houses import oracle_secrets
+from fedcredit.runtime.model_run import Outcome, Written
 from fedcredit.runtime.oracle import PooledResult, pool, pooled_scorecard
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.scorecard_run import SCORECARD_RUN
 from fedcredit.spec.load import load_spec
 
 
@@ -22,22 +24,29 @@ def looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Pa
 
     def run(config: Path) -> dict[str, Any]:
         seen: dict[str, Any] = {}
-        write = simulation._write
 
-        def spy(*arguments: Any) -> Any:
-            seen["spec"], seen["tables"], seen["outcome"] = arguments[1:4]
-            return write(*arguments)
+        def spy(files: RunFiles, outcome: Outcome) -> Written:
+            seen["outcome"] = outcome
+            return SCORECARD_RUN.write(files, outcome)
 
-        monkeypatch.setattr(simulation, "_write", spy)
-        seen["summary"] = simulation.simulate(load_spec(config), tmp_path / "looked-into").summary
-        monkeypatch.setattr(simulation, "_write", write)
-        spec, label = seen["spec"], seen["outcome"].label
-        fresh = {
-            party: KeptSecrets(RunSecret.fresh(), simulation.replayable_entropy(spec, party), NoEscrow())
-            for party in spec.parties
+        watched = {"scorecard": replace(SCORECARD_RUN, write=spy)}
+        with monkeypatch.context() as patch:
+            patch.setattr(simulation, "MODEL_RUNS", watched)
+            summary = simulation.simulate(load_spec(config), tmp_path / "looked-into").summary
+        outcome: Outcome = seen["outcome"]
+        spec, label = outcome.spec, outcome.results[outcome.leader]
+        fresh = oracle_secrets(spec, {party: bytes(32) for party in spec.parties})
+        pooled = pool(label, spec, outcome.tables, fresh)
+        oracle: PooledResult = pooled_scorecard(pooled, label.budgets, [outcome.leader, *label.budgets])
+        held = {party: outcome.results[party][1] for party in spec.parties if party != outcome.leader}
+        return {
+            "summary": summary,
+            "spec": spec,
+            "tables": outcome.tables,
+            "outcome": outcome,
+            "label": label,
+            "held": held,
+            "oracle": oracle,
         }
-        pooled = pool(label, spec, seen["tables"], fresh)
-        oracle: PooledResult = pooled_scorecard(pooled, label.budgets, [spec.label_holder.name, *label.budgets])
-        return {**seen, "label": label, "held": seen["outcome"].held, "oracle": oracle}
 
     return run

@@ -1,0 +1,100 @@
+"""What stands in each party's house in a simulation: policy, ledger, escrow, secrets."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from fedcredit.crypto.prg import UnsafeSeededEntropy
+from fedcredit.crypto.secret import RunSecret
+from fedcredit.data.places import expand
+from fedcredit.errors import SpecError
+from fedcredit.governance.ledger import Ledger
+from fedcredit.governance.policy import CapSection, Policy, simulation_policy
+from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.runtime.escrow import FileEscrow, NoEscrow
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.spec.load import LoadedSpec
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.wire.envelope import SigningKey
+from fedcredit.wire.schema import ProtocolSchema
+
+__all__ = ["keep_secrets", "ledger_folder", "open_ledgers", "oracle_secrets", "policies", "signing_keys"]
+
+
+def policies(spec: RunSpec, schemas: Sequence[ProtocolSchema]) -> dict[PartyId, Policy]:
+    """Every party's policy: the spec's caps, the run's protocols, nobody but its parties."""
+    privacy = spec.privacy
+    caps = CapSection(
+        equations=None if privacy.max_equations == "auto" else float(privacy.max_equations),
+        bins_returned=None if privacy.max_bins_returned == "auto" else float(privacy.max_bins_returned),
+    )
+    everyone = [*spec.parties, COORDINATOR]
+    protocols = [schema.name for schema in schemas]
+    return {
+        party: simulation_policy(
+            [other for other in everyone if other != party], protocols, caps=caps, enforce=privacy.enforce
+        )
+        for party in everyone
+    }
+
+
+def ledger_folder(loaded: LoadedSpec, files: RunFiles) -> Path:
+    """Where the ledgers of a run are: the spec's folder, or one in the run directory."""
+    kept = loaded.spec.privacy.ledger_dir
+    return loaded.base / expand(kept, "privacy.ledger_dir") if kept else files.folder / "ledger"
+
+
+def open_ledgers(folder: Path, rules: Mapping[PartyId, Policy], stack: ExitStack) -> dict[PartyId, Ledger]:
+    """The ledgers of all parties but the coordinator, which has nothing to disclose.
+
+    Raises:
+        SpecError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {
+            party: stack.enter_context(Ledger(folder / f"{party}.sqlite", policy.cap_rules()))
+            for party, policy in rules.items()
+            if party != COORDINATOR
+        }
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        why = error.strerror or "cannot be written"
+        raise SpecError("spec.ledger-dir", f"privacy.ledger_dir: {folder}: {why}; name a writable folder") from None
+
+
+def signing_keys(secrets: Mapping[PartyId, bytes], run_digest: str) -> dict[PartyId, SigningKey]:
+    """Every party's signing key, from its run secret: after a restart the same envelopes are signed the same way."""
+    return {
+        party: SigningKey(RunSecret(secret).derive("envelope/signing-key", run_digest.encode()))
+        for party, secret in secrets.items()
+    }
+
+
+def keep_secrets(spec: RunSpec, party: PartyId, secret: bytes, folder: Path, stack: ExitStack) -> KeptSecrets:
+    """A party's secrets for the run, and its escrow in the folder.
+
+    Raises:
+        IntegrityError: the escrow is damaged, or another process writes to it.
+    """
+    escrow = FileEscrow(folder / f"{party}.jsonl", durable=False)
+    stack.callback(escrow.close)
+    return KeptSecrets(RunSecret(secret), _replayable(spec, party), escrow)
+
+
+def oracle_secrets(spec: RunSpec, secrets: Mapping[PartyId, bytes]) -> dict[PartyId, KeptSecrets]:
+    """Secrets as the parties of the spec began with them, once more, for what is repeated in the clear."""
+    return {
+        party: KeptSecrets(RunSecret(secrets[party]), _replayable(spec, party), NoEscrow()) for party in spec.parties
+    }
+
+
+def _replayable(spec: RunSpec, party: PartyId) -> UnsafeSeededEntropy:
+    """A party's seed for what is not secret to its auditor, from the spec's seed: a simulation can be repeated."""
+    return UnsafeSeededEntropy(hashlib.sha256(f"fedcredit/simulation/{spec.run.seed}/{party}".encode()).digest())

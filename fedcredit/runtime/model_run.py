@@ -1,0 +1,131 @@
+"""What a simulation has to know of a model: its messages, its roles, and what to write of its result.
+
+`fedcredit.runtime.simulate` brings tables, network, ledgers, secrets and the run directory, and calls these. A new
+model is one module with one `ModelRun`, and one line in `fedcredit.runtime.simulate.MODEL_RUNS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.data.table import HolderTable
+from fedcredit.governance.ledger import LedgerLine
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
+from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
+from fedcredit.protocol.holding import Holding
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.settings import TranscriptEntry
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import PartyId, RunId
+from fedcredit.wire.schema import ProtocolSchema
+
+__all__ = ["HeldOutRows", "ModelRun", "Outcome", "Report", "RunInputs", "Seat", "Written"]
+
+HeldOutRows = Callable[[Sequence[str]], NDArray[np.bool_]]
+"""Says which of some ids are test rows."""
+
+Report = Callable[[int, int, str], None]
+"""How far a role is in its stage: (steps done, steps in all, a few words such as a figure of quality)."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """What the role of one party of the spec works with.
+
+    Args:
+        channel: To the others.
+        holding: Spec, records, secrets and escrow.
+        checkpoints: Its last state; saved by this process or by one before it that was killed.
+        report: Told how far it is. Only the label holder's is shown to anyone.
+    """
+
+    channel: Channel
+    holding: Holding
+    checkpoints: Checkpoints
+    report: Report
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What the roles of a run are made from.
+
+    Args:
+        spec: The run.
+        seats: Every party of the spec.
+        coordinator: The coordinator's channel; it has nothing else.
+        held_out: For the label holder.
+    """
+
+    spec: RunSpec
+    seats: Mapping[PartyId, Seat]
+    coordinator: Channel
+    held_out: HeldOutRows
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a run produced.
+
+    Args:
+        spec: The run.
+        run: Its name.
+        tables: Every party's records.
+        results: What each role returned.
+        keep: Secrets as each party began with them, for the oracle; what it records is not kept.
+        ledgers: Every party's ledger in numbers.
+        transcript: All messages, those of processes that were killed included.
+    """
+
+    spec: RunSpec
+    run: RunId
+    tables: Mapping[PartyId, HolderTable]
+    results: Mapping[PartyId, Any]
+    keep: Mapping[PartyId, KeptSecrets]
+    ledgers: Mapping[PartyId, Sequence[LedgerLine]]
+    transcript: Sequence[TranscriptEntry]
+
+    @property
+    def leader(self) -> PartyId:
+        """The label holder."""
+        return self.spec.label_holder.name
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model adds to what every run says of itself.
+
+    Args:
+        summary: Keys of ``summary.json`` that are the model's own: sizes, metrics, figures of the fit.
+        answered: Every conversation with its number of answered sums and a bound of the squared norm of their weights,
+            for the leak of the encryption itself and the size of its plaintexts; at least one conversation.
+    """
+
+    summary: Mapping[str, Any]
+    answered: Sequence[tuple[Conversation, int, int]]
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One kind of model.
+
+    Args:
+        schemas: All messages of a run; their order is that of ``protocol`` in the summary.
+        seconds: Key under ``seconds`` of the summary for each stage of the label holder, ``start`` included.
+        roles: The coroutine of every party, the coordinator included.
+        write: Writes the model's own files (``model/…``, ``predictions.parquet``, …) and says what the summary has to
+            hold; here the run is repeated in the clear to compare.
+        unrepeatable: Kinds of messages that no restart can repeat byte by byte, under a spec, each with the reason in a
+            few words; once one was sent, a killed run cannot go on.
+    """
+
+    schemas: tuple[ProtocolSchema, ...]
+    seconds: Mapping[str, str]
+    roles: Callable[[RunInputs], dict[PartyId, Coroutine[Any, Any, Any]]]
+    write: Callable[[RunFiles, Outcome], Written]
+    unrepeatable: Callable[[RunSpec], Mapping[str, str]]

@@ -1,0 +1,143 @@
+"""The scorecard as a `ModelRun`: its roles, its oracle, its files."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import numpy as np
+
+from fedcredit.crypto.profiles import BFV_8192
+from fedcredit.errors import DataError
+from fedcredit.protocol.bin.conversation import bin_conversation
+from fedcredit.protocol.group_sum.session import Conversation, Session
+from fedcredit.protocol.scorecard.plan import pairs, plan_fit
+from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
+from fedcredit.runtime import quality
+from fedcredit.runtime.model_run import ModelRun, Outcome, RunInputs, Written
+from fedcredit.runtime.oracle import Pooled, PooledResult, pool, pooled_scorecard
+from fedcredit.runtime.parts import holder_part, label_holder_part
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.summary import sizes
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import COORDINATOR, PartyId
+
+__all__ = ["SCORECARD_RUN", "conversations"]
+
+_SECONDS = {
+    "start": "align",
+    "reference": "align",
+    "align": "align",
+    "bin": "bin",
+    "scorecard": "train",
+    "score": "score",
+}
+
+
+def _roles(inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
+    roles: dict[PartyId, Coroutine[Any, Any, Any]] = {
+        party: lead(seat.channel, seat.holding, inputs.held_out)
+        if seat.holding.leads
+        else hold(seat.channel, seat.holding)
+        for party, seat in inputs.seats.items()
+    }
+    return {**roles, COORDINATOR: coordinate(inputs.coordinator, inputs.spec)}
+
+
+def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
+    """What SEAL encrypts: it draws from the system, and the totals' key is nowhere but in the process."""
+    seal = "the cipher library draws its own randomness"
+    sums = {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
+    return {**sums, "scorecard.partial": seal}
+
+
+def _write(files: RunFiles, outcome: Outcome) -> Written:
+    spec, leader = outcome.spec, outcome.leader
+    label: LabelResult = outcome.results[leader]
+    pooled = pool(label, spec, outcome.tables, outcome.keep)
+    together = pooled_scorecard(pooled, label.budgets, [leader, *label.budgets])
+    alone = _alone(pooled, leader)
+    rows = quality.held_out(label, spec.scorecard, alone.fitted.scores if alone else None)
+    parts: dict[str, Any] = {leader: label_holder_part(label, spec.scorecard, leader)}
+    for party in spec.parties:
+        if party != leader:
+            parts[party] = holder_part(outcome.results[party][1], spec.scorecard, party)
+    files.parts(parts, "scorecard.json")
+    files.predictions(rows)
+    fit = {
+        "method": spec.scorecard.fit,
+        "totals": label.fitted.totals,
+        "ridge": spec.scorecard.ridge,
+        "features_offered": len(label.binned.features),
+        "features_tried": len(label.candidates.features),
+        "features_selected": len(label.fitted.features),
+        "features_beyond_ledgers": sum(one.reason in {"equations", "bins"} for one in label.dropped),
+    }
+    metrics = _metrics(spec, rows, pooled, together, alone)
+    return Written({**sizes(label.index, label.bad), **metrics, "fit": fit}, conversations(label, spec))
+
+
+def _alone(pooled: Pooled, leader: PartyId) -> PooledResult | None:
+    """The label holder's own scorecard; None where none of its features passes the selection."""
+    try:
+        return pooled_scorecard(pooled, {}, [leader])
+    except DataError:
+        return None
+
+
+def _metrics(
+    spec: RunSpec, rows: quality.HeldOut, pooled: Pooled, together: PooledResult, alone: PooledResult | None
+) -> dict[str, Any]:
+    federated = quality.measure(rows.bad, -rows.score, rows.sample_probability)
+    pooled_measures = quality.measure(rows.bad, -together.fitted.scores)
+    own = quality.measure(rows.bad, -rows.alone) if alone is not None and rows.alone is not None else None
+    reference = quality.reference(pooled, together)
+    library = None if reference is None else quality.measure(rows.bad, reference.risk)
+    difference = None
+    if reference is not None:
+        difference = float(np.abs(reference.coefficients - together.fitted.coefficients).max())
+    return {
+        **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
+        "auc_label_holder_alone": own["auc"] if own else None,
+        "auc_pooled_plaintext": pooled_measures["auc"],
+        "auc_pooled_reference": library["auc"] if library else None,
+        "coefficients_from_reference": difference,
+        "scores_equal_pooled_plaintext": bool(np.array_equal(rows.score, together.fitted.scores)),
+        "metrics": {"federated": federated, "alone": own, "pooled_plaintext": pooled_measures, "reference": library},
+        "calibration": quality.calibration(rows, spec.scorecard),
+    }
+
+
+def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation, int, int]]:
+    """Every conversation of a scorecard run with its number of answered sums and a bound of their weights' norm.
+
+    Returns:
+        Conversation, answers, largest squared norm of an answered column.
+    """
+    session, rows = Session("", spec.crypto.profile, {}), len(result.bad)
+    plan, leader = plan_fit(spec.scorecard), spec.label_holder.name
+    columns = {p.name: len(result.candidates.of(p.name)) for p in spec.party}
+    holders = [p.name for p in spec.feature_holders if columns[p.name]]
+    binned = bin_conversation(session, rows)
+    prebins = sum(f.shape.bins for f in result.binned.features if f.owner != leader)
+    found = [(binned, prebins * sum(len(p.vectors) for p in binned.plans), rows)]
+    if not holders:
+        return found
+    merged = sum(f.merged.bins for f in result.candidates.features if f.owner != leader)
+    bins = plan.bins(session, rows, columns[leader])
+    asked = int(columns[leader] > 0) + result.fitted.totals
+    if asked:
+        found.append((bins, merged * sum(len(p.vectors) for p in bins.plans[:asked]), rows))
+    products = plan.products(session, rows)
+    within = sum(len(pairs(columns[party])) for party in holders)
+    if within:
+        found.append((products, within, rows * products.weight_bound**2))
+    for first, second in ((a, b) for a in holders for b in holders if a < b):
+        cross = plan.cross(session, rows, first, second, columns[first])
+        vectors = sum(len(p.vectors) for p in cross.plans)
+        found.append((cross, vectors * columns[second], rows * cross.weight_bound**2))
+    return found
+
+
+SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _roles, _write, _unrepeatable)
+"""``model = "scorecard"``."""
