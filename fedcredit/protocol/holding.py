@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import SpecError
 from fedcredit.kernels.prebin import PrebinRules
@@ -45,9 +48,15 @@ class Holding:
         """Whether this is the label holder."""
         return bool(self.spec.label_holder.name == self.table.party)
 
-    def prebinned(self, index: RowIndex, rules: PrebinRules) -> list[OwnFeature]:
-        """Own columns in bins, in an order drawn for this run; the label holder keeps the file's order."""
+    def prebinned(self, index: RowIndex, rules: PrebinRules, fit: NDArray[np.bool_] | None = None) -> list[OwnFeature]:
+        """Own columns in bins, in an order drawn for this run; the label holder keeps the file's order.
+
+        Args:
+            index: Common rows.
+            rules: How to cut.
+            fit: bool (n,), common rows whose quantiles make the bins, and of which no bin has too few; None = all.
+        """
         party = next(party for party in self.spec.party if party.name == self.table.party)
         count = len(self.table.columns)
         order = list(range(count)) if self.leads else order_of_features(count, self.keep.replayable)
-        return prebin(self.table, index, party, rules, order)
+        return prebin(self.table, index, party, rules, order, fit)

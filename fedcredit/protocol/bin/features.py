@@ -88,11 +88,17 @@ def order_of_features(count: int, entropy: Entropy) -> list[int]:
 
 
 def prebin(
-    table: HolderTable, index: RowIndex, party: PartySection, rules: PrebinRules, order: Sequence[int]
+    table: HolderTable,
+    index: RowIndex,
+    party: PartySection,
+    rules: PrebinRules,
+    order: Sequence[int],
+    fit: NDArray[np.bool_] | None = None,
 ) -> list[OwnFeature]:
-    """Cuts a party's columns into bins by the quantiles of all common rows.
+    """Cuts a party's columns into bins by the quantiles of all common rows, unless told otherwise.
 
-    Not of the training rows alone: which rows those are can be the label holder's choice, and bins must not follow it.
+    Not of the training rows alone: which rows those are can be the label holder's choice, and bins must not follow it
+    where counts of other rows are asked too.
 
     Args:
         table: The party's own records.
@@ -100,6 +106,7 @@ def prebin(
         party: What its configuration says of special codes and monotone features.
         rules: How to cut; special codes and categories are taken from ``party``.
         order: Order in which the columns get the codes F1, F2, ….
+        fit: bool (n,), the only common rows that are ever summed: no bin has too few of *them*.
 
     A column that has nothing to tell on the common rows becomes one bin: whether a holder refuses, or how many features
     it announces, would itself say something of rows that the label holder chose.
@@ -114,7 +121,7 @@ def prebin(
         special = tuple(float(code) for code in party.special.get(name, ()))
         cut = replace(rules, special=special if numeric else (), categorical=not numeric)
         try:
-            prebins = fit_prebins(column, np.ones(len(column), np.bool_), cut)
+            prebins = fit_prebins(column, np.ones(len(column), np.bool_) if fit is None else fit, cut)
             codes = prebins.apply(column).astype(np.int32)
         except DataError:
             prebins, codes = Prebins(kind="numeric"), np.zeros(len(column), np.int32)

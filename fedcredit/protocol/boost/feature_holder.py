@@ -117,7 +117,7 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     channel.stage("boost")
     thresholds = await _announce(channel, inputs)
     answers = _Answers(inputs, thresholds)
-    matrix = np.column_stack([feature.codes for feature in inputs.own])
+    matrix = np.column_stack([feature.codes[inputs.index.train] for feature in inputs.own])
     bins = tuple(feature.shape.bins for feature in inputs.own)
     grouping = Grouping(matrix, bins, min_rows=inputs.plan.boost.min_bin_rows)
     conversation = inputs.plan.conversation(session, grouping.rows)

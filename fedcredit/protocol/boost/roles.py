@@ -109,7 +109,7 @@ def own_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], b
     boost = holding.spec.boost or BoostSection()
     bins, rows = (boost.bins, _LEAST_OWN) if holding.leads else (boost.holder_bins, boost.min_bin_rows)
     rules = PrebinRules(max_prebins=bins, min_rows=rows, max_categories=holding.spec.bin.max_categories)
-    own = holding.prebinned(index, rules)
+    own = holding.prebinned(index, rules, index.train)
     seed = holding.keep.replayable.take(SEED_BYTES)
     holding.keep.escrow.record("draws", {"seed": seed.hex()})
     return own, seed

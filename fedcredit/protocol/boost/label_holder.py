@@ -1,0 +1,309 @@
+"""Boosting, the label holder's side: grows trees over its own bins and the encrypted sums of all holders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.errors import DataError, PeerError
+from fedcredit.kernels.tree_grower import TreeGrower
+from fedcredit.kernels.tree_model import BoostedTrees, Split, left_bits, margins
+from fedcredit.kernels.trees import BoostState, Records, TreeRecord
+from fedcredit.protocol.align.index import RowIndex
+from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.blame import blaming
+from fedcredit.protocol.boost.columns import FeatureList, code_matrix
+from fedcredit.protocol.boost.draws import LabelDraws
+from fedcredit.protocol.boost.messages import (
+    Bitmaps,
+    BoostBasis,
+    KeptSplits,
+    Offer,
+    Paths,
+    TreeShape,
+    TreeShapes,
+    TreeStart,
+    WantedSplits,
+)
+from fedcredit.protocol.boost.plan import FIELDS, BoostPlan
+from fedcredit.protocol.boost.saved import read_checkpoint, write_checkpoint
+from fedcredit.protocol.boost.slots import SlotFormat, pack_bits, unpack_bits
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
+from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
+from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.types import PartyId
+
+__all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+Report = Callable[[int, int, TreeRecord], None]
+"""Told of each finished tree: how many there are, how many were asked for, and how good they are."""
+
+
+@dataclass(frozen=True)
+class LabelInputs:
+    """What the label holder brings.
+
+    Args:
+        own: Own features.
+        bad: bool (n,), labels in the common order.
+        index: Common rows.
+        holders: All feature holders.
+        plan: The run.
+        draws: Rounding and samples.
+        keep: Randomness and escrow.
+        checkpoints: Its state after each tree.
+        report: Told of each tree.
+    """
+
+    own: Sequence[OwnFeature]
+    bad: Bools
+    index: RowIndex
+    holders: Sequence[PartyId]
+    plan: BoostPlan
+    draws: LabelDraws
+    keep: KeptSecrets
+    checkpoints: Checkpoints
+    report: Report
+
+
+@dataclass(frozen=True, eq=False)
+class LedTrees:
+    """The label holder's part of the model, and what it knows of the rows.
+
+    Args:
+        model: The trees; a feature of another party is a code.
+        numbers: For each split of the model its owner's own number of it; -1 for splits of the label holder.
+        train: bool (n,), rows trained on; rows neither held out nor trained on judged early stopping.
+        margins: float64 (n,), log-odds of default of all common rows.
+        bits: bool (n, S), side of every row in every split of the model.
+        history: One record a tree, those after the best one included.
+        disclosed: Distinct splits each holder has disclosed.
+    """
+
+    model: BoostedTrees
+    numbers: tuple[int, ...]
+    train: Bools
+    margins: Floats
+    bits: Bools
+    history: tuple[TreeRecord, ...]
+    disclosed: Mapping[PartyId, int]
+
+
+async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) -> LedTrees:
+    """Grows all trees, then has the held-out rows' paths told.
+
+    Raises:
+        DataError: the common rows do not carry a model.
+        PeerError: a holder's answer can not be one.
+        IntegrityError: a holder's bins do not add up.
+    """
+    channel.stage("boost")
+    train = training_rows(inputs)
+    shapes = await _shapes(channel, inputs, train)
+    features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
+    bins = {party: Expected(tuple((f.code, f.bins) for f in announced)) for party, announced in shapes.items()}
+    conversation = inputs.plan.conversation(session, int(inputs.index.train.sum()))
+    asker = await GroupSumAsker.open(channel, conversation, bins, inputs.keep)
+    run = _Run(channel, asker, inputs, features, train)
+    while not run.state.finished:
+        await run.grow()
+    await channel.broadcast(inputs.holders, TreeStart(tree=len(run.state.history), more=False))
+    return await run.score()
+
+
+def training_rows(inputs: LabelInputs) -> Bools:
+    """Rows that count: not held out, and not set aside to judge early stopping on; bool (n,).
+
+    Raises:
+        DataError: one class is missing among them, or among the rows set aside.
+    """
+    rows, privacy = inputs.index.train, inputs.plan.privacy
+    parts = {"rows to train on": rows}
+    if privacy.early_stopping:
+        aside = rows & inputs.draws.validation(len(rows), inputs.plan.boost.validation_fraction)
+        rows = rows & ~aside
+        parts = {"rows to train on": rows, "rows that judge early stopping": aside}
+    for name, part in parts.items():
+        bads = int(inputs.bad[part].sum())
+        if bads in {0, int(part.sum())}:
+            raise DataError("label.one-class", f"{bads} of {int(part.sum())} {name} are bad: both classes are needed")
+    return rows
+
+
+async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[PartyId, Sequence[TreeShape]]:
+    basis = BoostBasis(n_eff=int(train.sum()), n_bad=int(inputs.bad[train].sum()))
+    await channel.broadcast(inputs.holders, basis)
+    found = await channel.gather(inputs.holders, TreeShapes)
+    for party, shapes in found.items():
+        codes = [feature.code for feature in shapes.features]
+        if not codes or len(set(codes)) != len(codes) or any(f.ordered > f.bins for f in shapes.features):
+            raise PeerError(
+                "boost.shapes", f"{party}: announces no features, a code twice, or more ordered bins than bins"
+            )
+    return {party: found[party].features for party in inputs.holders}
+
+
+class _TreeDraws:
+    """Chance of one tree: the label holder's own, and the features that the holders offered."""
+
+    def __init__(self, draws: LabelDraws, active: Bools) -> None:
+        self.rounding, self.rows, self._active = draws.rounding, draws.rows, active
+
+    def columns(self, tree: int) -> Bools:
+        """Features that may be used."""
+        del tree
+        return self._active
+
+
+class _Run:
+    """The model under growth, and the conversation about it with all holders."""
+
+    def __init__(
+        self, channel: Channel, asker: GroupSumAsker, inputs: LabelInputs, features: FeatureList, train: Bools
+    ) -> None:
+        self._channel, self._asker, self._inputs, self._features = channel, asker, inputs, features
+        self._plan, self._train = inputs.plan, train
+        self._rows = np.flatnonzero(inputs.index.train)  # rows that judge early stopping go down the trees too
+        self._formats = {party: SlotFormat(features.bins_of(party)) for party in inputs.holders}
+        codes = code_matrix(inputs.own, self._rows)
+        records = Records(features.features, codes, inputs.bad[self._rows], train[self._rows])
+        saved = inputs.checkpoints.load()
+        rules = inputs.plan.rules
+        fresh = BoostState(records, rules)
+        self.state = fresh if saved is None else BoostState.from_state(records, rules, read_checkpoint(saved))
+
+    async def grow(self) -> None:
+        """One tree."""
+        tree, plan = len(self.state.history), self._plan
+        if tree < plan.boost.first_trees_local:
+            grower = self.state.next_tree(_TreeDraws(self._inputs.draws, self._own_offer(tree)))
+            while not grower.done:
+                grower.choose([])
+                grower.settle({})
+        else:
+            await self._channel.broadcast(self._inputs.holders, TreeStart(tree=tree, more=True))
+            offered = await self._offered(tree)
+            grower = self.state.next_tree(_TreeDraws(self._inputs.draws, offered))
+            for number in range(len(plan.slots)):
+                sums = await self._sums(grower, (tree, number))
+                wanted = grower.choose(sums)
+                grower.settle(await self._bitmaps((tree, number), wanted))
+        record = self.state.add(grower)
+        self._inputs.checkpoints.save(write_checkpoint(self.state.to_state()))
+        self._inputs.report(tree + 1, plan.boost.trees, record)
+
+    def _own_offer(self, tree: int) -> Bools:
+        places = self._features.of_party(self._channel.party)
+        active = np.ones(len(self._features.features), np.bool_)
+        active[places] = self._inputs.draws.columns(tree, len(places), self._plan.boost.column_sampling)
+        return active
+
+    async def _offered(self, tree: int) -> Bools:
+        active = self._own_offer(tree)
+        if self._plan.boost.column_sampling >= 1:
+            return active
+        for party, offer in (await self._channel.gather(self._inputs.holders, Offer)).items():
+            if offer.tree != tree:
+                raise PeerError("boost.tree", f"{party}: offers features for tree {offer.tree}, {tree} has begun")
+            with blaming(party):
+                offered = unpack_bits(offer.offered, (len(self._features.shapes[party]),), "offered features")
+            active[self._features.of_party(party)] = offered[self._features.announced(party)]
+        return active
+
+    async def _sums(self, grower: TreeGrower, at: tuple[int, int]) -> list[tuple[Ints, Ints]]:
+        """Sums of every question of a round; the rest of the round's slots is filled with encrypted zeros."""
+        questions = grower.queries()
+        columns = [column for question in questions for column in (question.g, question.h)]
+        slots = FIELDS * self._plan.slots[at[1]]
+        columns += [np.zeros(len(self._rows), np.int64)] * (slots - len(columns))
+        withheld = {party: self._withheld(party, grower) for party in self._inputs.holders}
+        batch = self._plan.batch(*at)
+        answers = await self._asker.ask(columns, self._inputs.keep, batch=batch, withheld=withheld)
+        parts = {party: self._features.outputs_in_model(party) for party in self._inputs.holders}
+
+        def together(field: int) -> Ints:
+            return np.concatenate([answers[party][field][part] for party, part in parts.items()])
+
+        return [(together(FIELDS * i), together(FIELDS * i + 1)) for i in range(len(questions))]
+
+    def _withheld(self, party: PartyId, grower: TreeGrower) -> Bools:
+        """What a holder does not tell, as it decides itself: features not offered, and those that are used up."""
+        shown = np.zeros(len(self._features.shapes[party]), np.bool_)
+        places = self._features.of_party(party)
+        shown[self._features.announced(party)] = grower.asked[places]
+        return np.repeat(~shown, self._features.bins_of(party))
+
+    async def _bitmaps(self, at: tuple[int, int], wanted: Sequence[Split]) -> dict[Split, Bools]:
+        """Bits of the new splits, each from its owner."""
+        tree, number = at
+        of_owner: dict[PartyId, list[Split]] = {party: [] for party in self._inputs.holders}
+        for split in wanted:
+            of_owner[PartyId(self._features.features[split.feature].owner)].append(split)
+        for party, splits in of_owner.items():
+            announced = dict(zip(self._features.of_party(party), self._features.announced(party), strict=True))
+            slots = self._formats[party].write(
+                [(announced[split.feature], split.left) for split in splits], self._plan.wanted(number)
+            )
+            await self._channel.send(party, WantedSplits(tree=tree, round=number, slots=slots))
+        bits: dict[Split, Bools] = {}
+        for party, splits in of_owner.items():
+            if splits:
+                answer = await self._channel.receive(party, Bitmaps)
+                if (answer.tree, answer.round, len(answer.bitmaps)) != (tree, number, len(splits)):
+                    raise PeerError("boost.bitmaps", f"{party}: bitmaps of another round, or too many or too few")
+                with blaming(party):
+                    for split, bitmap in zip(splits, answer.bitmaps, strict=True):
+                        bits[split] = unpack_bits(bitmap, (len(self._rows),), "bitmap")
+        return {split: bits[split] for split in wanted}
+
+    async def score(self) -> LedTrees:
+        """Has the held-out rows' paths told, and puts the model together."""
+        self._channel.stage("score")
+        model, test = self.state.result().model, self._inputs.index.test
+        disclosed = {party: self._disclosed(party) for party in self._inputs.holders}
+        numbers = [self._number(split, disclosed) for split in model.splits]
+        for party, splits in disclosed.items():
+            kept = np.zeros(self._plan.kept_slots([s.thresholds for s in self._features.shapes[party]]), np.bool_)
+            kept[: len(splits)] = [split in model.splits for split in splits]
+            await self._channel.send(party, KeptSplits(kept=pack_bits(kept)))
+        bits = np.empty((len(test), len(model.splits)), np.bool_)
+        bits[~test] = self.state.bits()
+        codes = code_matrix(self._inputs.own, np.flatnonzero(test))
+        for place, split in enumerate(model.splits):
+            if not self._features.features[split.feature].foreign:
+                bits[test, place] = left_bits(split, codes[split.feature])
+        for party, splits in disclosed.items():
+            places = [model.splits.index(split) for split in splits if split in model.splits]
+            bits[np.ix_(np.flatnonzero(test), np.array(places, np.int64))] = await self._paths(
+                party, int(test.sum()), len(places)
+            )
+        counts = {party: len(splits) for party, splits in disclosed.items()}
+        found = margins(model, bits)
+        return LedTrees(model, tuple(numbers), self._train, found, bits, self.state.history, counts)
+
+    async def _paths(self, party: PartyId, rows: int, splits: int) -> Bools:
+        paths = await self._channel.receive(party, Paths)
+        if (paths.rows, paths.splits) != (rows, splits):
+            raise PeerError(
+                "boost.paths",
+                f"{party}: paths of {paths.rows} rows in {paths.splits} splits, {rows} in {splits} needed",
+            )
+        with blaming(party):
+            return unpack_bits(paths.bits, (rows, splits), "paths")
+
+    def _disclosed(self, party: PartyId) -> list[Split]:
+        """All splits a holder has disclosed, in the order in which it numbers them."""
+        known = self.state.known.splits
+        return [split for split in known if self._features.features[split.feature].owner == party]
+
+    def _number(self, split: Split, disclosed: Mapping[PartyId, Sequence[Split]]) -> int:
+        feature = self._features.features[split.feature]
+        return disclosed[PartyId(feature.owner)].index(split) if feature.foreign else -1
