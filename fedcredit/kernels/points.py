@@ -22,6 +22,7 @@ __all__ = [
     "Points",
     "integer_points",
     "logit_of_points",
+    "points_of_logit",
     "probability_of_bad",
     "split_points",
     "total_points",
@@ -185,6 +186,16 @@ def logit_of_points(scale: PointScale, points: ArrayLike) -> Floats:
     """
     logit: Floats = (np.asarray(points, dtype=np.float64) - scale.offset) / scale.factor
     return logit
+
+
+def points_of_logit(scale: PointScale, logit: ArrayLike) -> Ints:
+    """Whole points of log-odds of good against bad, to the nearest.
+
+    Args:
+        scale: The scale.
+        logit: Any shape.
+    """
+    return np.rint(scale.offset + scale.factor * np.asarray(logit, dtype=np.float64)).astype(np.int64)
 
 
 def probability_of_bad(scale: PointScale, points: ArrayLike) -> Floats:

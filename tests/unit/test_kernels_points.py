@@ -10,6 +10,7 @@ from fedcredit.kernels.points import (
     PointScale,
     integer_points,
     logit_of_points,
+    points_of_logit,
     probability_of_bad,
     split_points,
     total_points,
@@ -82,3 +83,11 @@ def test_codes_outside_the_tables_are_errors() -> None:
     for wrong in (3, -1):
         with pytest.raises(DataError, match="feature 0"):
             total_points(points, [np.array([wrong]), np.array([0])])
+
+
+def test_whole_points_of_a_logit_are_the_nearest() -> None:
+    logit = np.linspace(-6, 6, 101)
+    points = points_of_logit(SCALE, logit)
+    assert points.dtype == np.int64
+    assert np.abs(logit_of_points(SCALE, points) - logit).max() <= 0.5 / SCALE.factor
+    assert points_of_logit(SCALE, math.log(20.0)) == 600

@@ -37,7 +37,7 @@ from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.types import PartyId
 
-__all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees"]
+__all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees", "training_rows"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -106,7 +106,7 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
         IntegrityError: a holder's bins do not add up.
     """
     channel.stage("boost")
-    train = training_rows(inputs)
+    train = training_rows(inputs.index, inputs.bad, inputs.plan, inputs.draws)
     shapes = await _shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
     bins = {party: Expected(tuple((f.code, f.bins) for f in announced)) for party, announced in shapes.items()}
@@ -119,20 +119,20 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     return await run.score()
 
 
-def training_rows(inputs: LabelInputs) -> Bools:
+def training_rows(index: RowIndex, bad: Bools, plan: BoostPlan, draws: LabelDraws) -> Bools:
     """Rows that count: not held out, and not set aside to judge early stopping on; bool (n,).
 
     Raises:
-        DataError: one class is missing among them, or among the rows set aside.
+        DataError: one class is missing among them, among the rows set aside, or among those held out.
     """
-    rows, privacy = inputs.index.train, inputs.plan.privacy
-    parts = {"rows to train on": rows}
-    if privacy.early_stopping:
-        aside = rows & inputs.draws.validation(len(rows), inputs.plan.boost.validation_fraction)
+    rows = index.train
+    parts = {"held-out rows": index.test}
+    if plan.privacy.early_stopping:
+        aside = rows & draws.validation(len(rows), plan.boost.validation_fraction)
         rows = rows & ~aside
-        parts = {"rows to train on": rows, "rows that judge early stopping": aside}
-    for name, part in parts.items():
-        bads = int(inputs.bad[part].sum())
+        parts["rows that judge early stopping"] = aside
+    for name, part in {"rows to train on": rows, **parts}.items():
+        bads = int(bad[part].sum())
         if bads in {0, int(part.sum())}:
             raise DataError("label.one-class", f"{bads} of {int(part.sum())} {name} are bad: both classes are needed")
     return rows
