@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.kernels.gradients import Quantised
-from fedcredit.kernels.histogram import bin_offsets, histogram
+from fedcredit.kernels.histogram import histogram
 from fedcredit.kernels.known_splits import KnownSplits
 from fedcredit.kernels.split_search import Evidence, NodeTotals, SplitRules, SplitSearch
 from fedcredit.kernels.tree_model import Split, TreeFeature
@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 Codes = NDArray[np.unsignedinteger[Any]]
 Ints = NDArray[np.int64]
 Sums = Ints | NDArray[np.float64]
+
+_NO_CELLS = np.zeros(0, dtype=np.int64)  # exact sums need none
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,12 @@ class Leaf:
         rows: int32, its training rows, rising.
         totals: Its exact sums and bounds.
         own: int64 (2, own bins), exact sums by bin of the own features.
-        known: int64 (2, S), exact sums on the left side of the first S known splits.
+        coarse: int64 (2, cells), exact sums by cell of the features with a disclosed split; and how many splits had
+            been disclosed then.
         foreign: Sums by foreign bin; None = none were asked.
         answers: Number of noisy answers that ``foreign`` is made of.
         asked: bool (foreign features,), which of them ``foreign`` holds.
-        best: The best candidate, and for how many known splits that was found.
+        best: The best candidate, and how many splits had been disclosed then.
     """
 
     number: int
@@ -53,7 +56,7 @@ class Leaf:
     rows: NDArray[np.int32]
     totals: NodeTotals
     own: Ints
-    known: Ints
+    coarse: tuple[Ints, int]
     foreign: tuple[Sums, Sums] | None = None
     answers: int = 0
     asked: Bools | None = None
@@ -83,41 +86,40 @@ class NodeSearch:
     ) -> None:
         self._features, self._codes, self._known, self._quantised = tuple(features), codes, known, quantised
         self._active, self._noise = settings
-        self._min_gain = rules.min_gain
-        units = (quantised.g_unit, quantised.h_unit)
+        self._rules = rules
+        self._units = (quantised.g_unit, quantised.h_unit)
         own = [place for place, feature in enumerate(features) if not feature.foreign]
         foreign = [place for place, feature in enumerate(features) if feature.foreign]
-        self.own = SplitSearch(features, own, rules, units)
-        self.foreign = SplitSearch(features, foreign, rules, units)
-        self._member = {feature: place for place, feature in enumerate(foreign)}
+        self.own = SplitSearch(features, own, rules, self._units)
+        self.foreign = SplitSearch(features, foreign, rules, self._units)
         self._own_active = self._active[own]
-        # Sums of known splits are wanted where foreign sums are noisy or may be missing.
+        self._coarse: tuple[SplitSearch, int] | None = None
+        # Sums by cell are wanted where foreign sums are noisy or may be missing.
         capped = any(features[place].thresholds is not None for place in foreign if self._active[place])
         self._wants_known = bool(self._active[foreign].any()) and (self._noise > 0 or capped)
 
     def asked(self) -> Bools:
         """Foreign features whose sums can still give a new split: bool (foreign features,)."""
         members = self.foreign.members
-        return np.array([self._active[one] and self._known.left(one) != 0 for one in members], dtype=np.bool_)
+        return np.array([self._active[one] and self._known.room(one) != 0 for one in members], dtype=np.bool_)
 
     def own_sums(self, rows: NDArray[np.int32]) -> Ints:
         """Sums by bin of the own features: int64 (2, own bins)."""
         q = self._quantised
         return histogram(self._codes, self.own.offsets, self.own.bins, rows, q.g, q.h)
 
-    def known_sums(self, rows: NDArray[np.int32], first: int = 0) -> Ints:
-        """Sums on the left side of the known splits from ``first`` on: int64 (2, S)."""
+    def coarse_sums(self, rows: NDArray[np.int32]) -> tuple[Ints, int]:
+        """Sums by cell of the features with a disclosed split, int64 (2, cells), and the number of disclosed splits."""
         if not self._wants_known:
-            return np.zeros((2, 0), dtype=np.int64)
-        bits, q = self._known.bits[first:], self._quantised
-        return histogram(bits, bin_offsets([2] * len(bits)), 2 * len(bits), rows, q.g, q.h)[:, 1::2]
+            return np.zeros((2, 0), dtype=np.int64), len(self._known)
+        search, q = self._coarse_now(), self._quantised
+        return histogram(self._known.codes, search.offsets, search.bins, rows, q.g, q.h), len(self._known)
 
-    def known_so_far(self, leaf: Leaf) -> Ints:
-        """Sums of a leaf on the left side of every known split: int64 (2, S)."""
-        done = leaf.known.shape[1]
-        if self._wants_known and done < len(self._known):
-            leaf.known = np.concatenate((leaf.known, self.known_sums(leaf.rows, done)), axis=1)
-        return leaf.known
+    def rest(self, parent: Leaf, sibling: Leaf, rows: NDArray[np.int32]) -> tuple[Ints, tuple[Ints, int]]:
+        """Own sums, and sums by cell, of the rows of a parent that are not its other child's."""
+        current = parent.coarse[1] == sibling.coarse[1]
+        coarse = (parent.coarse[0] - sibling.coarse[0], sibling.coarse[1]) if current else self.coarse_sums(rows)
+        return parent.own - sibling.own, coarse
 
     def children(self, node: NodeTotals, split: Split, left_rows: NDArray[np.int32]) -> tuple[NodeTotals, NodeTotals]:
         """Totals and bounds of both children of a split, from the rows that go left."""
@@ -134,50 +136,58 @@ class NodeSearch:
         """
         if leaf.best is not None and not granted and (leaf.best[1] == len(self._known) or not self._wants_known):
             return leaf.best[0]
-        found = [self._best_own(leaf), *self._best_foreign(leaf, granted), self._best_known(leaf, exact=False)]
+        found = [self._best_own(leaf), self._best_known(leaf), *self._best_foreign(leaf, granted)]
         best = self._better(found)
         if not granted:
             leaf.best = (best, len(self._known))
         return best
 
     def best_exact(self, leaf: Leaf) -> Candidate | None:
-        """The best split of a leaf among those whose gain is known exactly: own ones and known ones."""
-        return self._better([self._best_own(leaf), self._best_known(leaf, exact=True)])
+        """The best split of a leaf among those that are known exactly: own ones, and unions of cells."""
+        return self._better([self._best_own(leaf), self._best_known(leaf)])
 
     def _better(self, found: Sequence[Candidate | None]) -> Candidate | None:
-        enough = [one for one in found if one is not None and one.gain > self._min_gain]
+        enough = [one for one in found if one is not None and one.gain > self._rules.min_gain]
         return min(enough, key=lambda one: (-one.gain, one.split.feature), default=None)
 
     def _best_own(self, leaf: Leaf) -> Candidate | None:
-        evidence = Evidence(leaf.own[0], leaf.own[1], 0.0)
+        evidence = Evidence(leaf.own[0], leaf.own[1], _NO_CELLS, 0.0)
         gains, choices = self.own.best(evidence, leaf.totals, self._own_active)
         return _first(self.own, gains, choices, evidence)
 
-    def _best_known(self, leaf: Leaf, *, exact: bool) -> Candidate | None:
-        """Over known splits; unless ``exact``, those that the leaf's own exact foreign sums hold are left out."""
+    def _best_known(self, leaf: Leaf) -> Candidate | None:
+        """Over unions of cells; exact."""
         if not self._wants_known or not len(self._known):
             return None
-        sums = self.known_so_far(leaf)
-        held = leaf.asked if leaf.asked is not None and not self._noise and not exact else None
-        best: Candidate | None = None
-        for place, split in enumerate(self._known.splits):
-            member = self._member[split.feature]
-            if not self._active[split.feature] or (held is not None and held[member]):
-                continue
-            left = (int(sums[0, place]), int(sums[1, place]))
-            gain = self.foreign.gain_of_sums(member, split, left, leaf.totals)
-            if best is None or (gain, -split.feature) > (best.gain, -best.split.feature):
-                best = Candidate(gain, split)
-        return best
+        search, sums = self._coarse_now(), self._coarse_of(leaf)
+        evidence = Evidence(sums[0], sums[1], _NO_CELLS, 0.0)
+        allowed = self._active[list(search.members)]
+        found = _first(search, *search.best(evidence, leaf.totals, allowed), evidence)
+        return None if found is None else Candidate(found.gain, self._known.fine(found.split))
+
+    def _coarse_now(self) -> SplitSearch:
+        """The search over the cells as they are now."""
+        if self._coarse is None or self._coarse[1] != len(self._known):
+            features = list(self._features)
+            for member in self._known.features:
+                features[member] = self._known.coarse(member)
+            search = SplitSearch(features, self._known.features, self._rules, self._units)
+            self._coarse = (search, len(self._known))
+        return self._coarse[0]
+
+    def _coarse_of(self, leaf: Leaf) -> Ints:
+        if leaf.coarse[1] != len(self._known):
+            leaf.coarse = self.coarse_sums(leaf.rows)
+        return leaf.coarse[0]
 
     def _best_foreign(self, leaf: Leaf, granted: Collection[Split]) -> list[Candidate | None]:
         """Over the sums that were asked: at most as many new splits of a feature as its cap leaves."""
         if leaf.foreign is None or leaf.asked is None:
             return []
-        evidence = self._evidence(leaf)
+        evidence = self._evidence(leaf, leaf.foreign)
         members = self.foreign.members
         taken = [sum(split.feature == one for split in granted) for one in members]
-        room = [self._known.left(one) for one in members]
+        room = [self._known.room(one) for one in members]
         free = np.array([left is None or left > gone for left, gone in zip(room, taken, strict=True)], dtype=np.bool_)
         gains, choices = self.foreign.best(evidence, leaf.totals, leaf.asked & free)
         found: list[Candidate | None] = []
@@ -185,36 +195,48 @@ class NodeSearch:
             if not self._noise or one.split not in self._known:
                 found.append(one)
                 break
-            gains[self._member[one.split.feature]] = -np.inf  # its exact gain is looked at elsewhere
-        # Features without room: what is known or granted is still allowed.
-        again = [*granted, *(() if self._noise else self._known.splits)]
-        for split in again:
-            member = self._member[split.feature]
+            gains[members.index(one.split.feature)] = -np.inf  # its exact gain is looked at among the known ones
+        for split in granted:  # even where its feature has no room for another
+            member = members.index(split.feature)
             if leaf.asked[member] and not free[member]:
-                found.append(Candidate(self.foreign.gain(member, split, evidence, leaf.totals), split))
+                found.append(Candidate(self.foreign.gain(split, evidence, leaf.totals), split))
         return found
 
-    def _evidence(self, leaf: Leaf) -> Evidence:
-        """Foreign sums; noisy ones are moved, all bins alike, to what is known: the node's exact totals."""
-        if leaf.foreign is None:
-            return Evidence(np.zeros(0), np.zeros(0), 0.0)
-        g, h = leaf.foreign
+    def _evidence(self, leaf: Leaf, foreign: tuple[Sums, Sums]) -> Evidence:
+        """Foreign sums; noisy ones are moved, all bins of a cell alike, to the cell's exact sum.
+
+        That is the least-squares estimate under all that is known exactly: what is left of the noise in a sum over s of
+        a cell's B bins has variance s (B - s) / B of one bin's.
+        """
         if not self._noise:
-            return Evidence(g, h, 0.0)
-        g, h = g.astype(np.float64), h.astype(np.float64)
-        for member, start in zip(self.foreign.members, self.foreign.offsets.tolist(), strict=True):
-            bins = self._features[member].bins
-            here = slice(start, start + bins)
-            g[here] += (leaf.totals.g - sum(g[here].tolist())) / bins
-            h[here] += (leaf.totals.h - sum(h[here].tolist())) / bins
-        return Evidence(g, h, leaf.answers * self._noise * self._noise)
+            return Evidence(*foreign, _NO_CELLS, 0.0)
+        g, h = foreign[0].astype(np.float64), foreign[1].astype(np.float64)
+        all_cells = [self._known.cells(member) for member in self.foreign.members]
+        for member, start, cells in zip(self.foreign.members, self.foreign.offsets.tolist(), all_cells, strict=True):
+            exact = self._exact(leaf, member)
+            sizes = np.bincount(cells)
+            for line, sums in enumerate((g, h)):
+                here = sums[start : start + cells.size]
+                # Sums of a few numbers, one after the other: the same floats everywhere.
+                off = [exact[line][cell] - sum(here[cells == cell].tolist()) for cell in range(sizes.size)]
+                here += (np.array(off) / sizes)[cells]
+        return Evidence(g, h, np.concatenate(all_cells), leaf.answers * self._noise * self._noise)
+
+    def _exact(self, leaf: Leaf, member: int) -> tuple[list[int], list[int]]:
+        """Exact sums of a foreign feature by cell."""
+        if member not in self._known.features:
+            return [leaf.totals.g], [leaf.totals.h]
+        search, sums = self._coarse_now(), self._coarse_of(leaf)
+        place = search.members.index(member)
+        start = int(search.offsets[place])
+        end = start + int(self._known.cells(member).max()) + 1
+        return sums[0, start:end].tolist(), sums[1, start:end].tolist()
 
 
 def _first(search: SplitSearch, gains: NDArray[np.float64], choices: Ints, evidence: Evidence) -> Candidate | None:
-    """Best over features; the first of equals."""
-    if not gains.size:
+    """Best over features; of equals the first feature."""
+    places = range(len(search.members))
+    best = min(places, key=lambda place: (-gains[place], search.members[place]), default=None)
+    if best is None or gains[best] == -np.inf:
         return None
-    member = int(np.argmax(gains))
-    if gains[member] == -np.inf:
-        return None
-    return Candidate(float(gains[member]), search.split_of(member, int(choices[member]), evidence))
+    return Candidate(float(gains[best]), search.split_of(best, int(choices[best]), evidence))

@@ -87,11 +87,13 @@ class Evidence(NamedTuple):
     Args:
         g: int64 or float64 (bins,), sums of integer first derivatives.
         h: the same of second derivatives.
-        variance: Variance of the noise in each g and h; 0 = exact.
+        cells: int64 (bins,), within each feature the group of bins whose sum is exact; looked at if there is noise.
+        variance: Variance of the noise in each g and h before its sum over the cell was made exact; 0 = exact.
     """
 
     g: Sums
     h: Sums
+    cells: Ints
     variance: float
 
 
@@ -171,15 +173,39 @@ def _sorted_categories(g: Sums, h: Sums, l2: float, g_unit: float, h_unit: float
 
 
 @compiled
-def _scan_categories(g: Sums, h: Sums, variance: float, node: NodeTotals, limits: _Limits) -> tuple[float, int]:
+def _spread(inside: Ints, sizes: Ints, variance: float) -> float:
+    """Variance of the noise in a sum over some bins of each cell, where the sum over the whole cell is exact."""
+    total = 0.0
+    for cell in range(sizes.size):
+        if sizes[cell] > 0:
+            total += inside[cell] * (sizes[cell] - inside[cell]) / sizes[cell]
+    return variance * total
+
+
+@compiled
+def _sizes(cells: Ints, variance: float) -> Ints:
+    sizes = np.zeros(cells.max() + 1 if variance > 0.0 else 0, dtype=np.int64)
+    if variance > 0.0:
+        for cell in cells:
+            sizes[cell] += 1
+    return sizes
+
+
+@compiled
+def _scan_categories(evidence: Evidence, node: NodeTotals, limits: _Limits) -> tuple[float, int]:
+    g, h = evidence.g, evidence.h
     order = _sorted_categories(g, h, limits.l2, limits.g_unit, limits.h_unit)
+    sizes = _sizes(evidence.cells, evidence.variance)
+    inside = np.zeros_like(sizes)
     best, choice = -np.inf, -1
     left_g, left_h = g[0] - g[0], h[0] - h[0]  # zeros of their type
     for size in range(1, order.size):
-        left_g += g[order[size - 1]]
-        left_h += h[order[size - 1]]
-        spread = variance * size * (order.size - size) / order.size
-        gain = _gain(left_g, left_h, spread, 0, node, limits)
+        place = order[size - 1]
+        left_g += g[place]
+        left_h += h[place]
+        if evidence.variance > 0.0:
+            inside[evidence.cells[place]] += 1
+        gain = _gain(left_g, left_h, _spread(inside, sizes, evidence.variance), 0, node, limits)
         if gain > best:
             best, choice = gain, size
     return best, choice
@@ -187,27 +213,36 @@ def _scan_categories(g: Sums, h: Sums, variance: float, node: NodeTotals, limits
 
 @compiled
 def _scan_ordered(
-    g: Sums, h: Sums, shape: tuple[int, int], variance: float, node: NodeTotals, limits: _Limits
+    evidence: Evidence, ordered: int, monotone: int, node: NodeTotals, limits: _Limits
 ) -> tuple[float, int]:
-    ordered, monotone = shape
-    bins = g.size
+    g, h, noisy = evidence.g, evidence.h, evidence.variance > 0.0
     upto_g, upto_h = g[:ordered].cumsum(), h[:ordered].cumsum()
-    groups = min(bins - ordered, _FREE_EXTRAS)
+    sizes = _sizes(evidence.cells, evidence.variance)
+    inside = np.zeros_like(sizes)
     best, choice = -np.inf, -1
-    for extras in range(1 << groups):
-        extra_g, extra_h, extra_bins = g[0] - g[0], h[0] - h[0], 0
-        for place in range(ordered, bins):
+    for extras in range(1 << min(g.size - ordered, _FREE_EXTRAS)):
+        extra_g, extra_h, size = g[0] - g[0], h[0] - h[0], 0
+        inside[:] = 0
+        for place in range(ordered, g.size):
             if extras >> min(place - ordered, _FREE_EXTRAS - 1) & 1:
                 extra_g += g[place]
                 extra_h += h[place]
-                extra_bins += 1
+                size += 1
+                if noisy:
+                    inside[evidence.cells[place]] += 1
+        if noisy and extras > 0:
+            for place in range(ordered):
+                inside[evidence.cells[place]] += 1
         for step in range(ordered):
             last = step if extras == 0 else ordered - 1 - step
-            size = last + 1 + extra_bins
-            if size == bins:
+            if noisy and extras == 0:
+                inside[evidence.cells[last]] += 1
+            elif noisy and step > 0:
+                inside[evidence.cells[last + 1]] -= 1
+            if size + last + 1 == g.size:
                 continue
             sign = monotone if last + 1 < ordered else 0
-            spread = variance * size * (bins - size) / bins
+            spread = _spread(inside, sizes, evidence.variance)
             gain = _gain(upto_g[last] + extra_g, upto_h[last] + extra_h, spread, sign, node, limits)
             if gain > best:
                 best, choice = gain, extras * ordered + last
@@ -224,12 +259,11 @@ def _scan(
         if allowed[feature]:
             start, ordered = layout.offsets[feature], layout.ordered[feature]
             end = start + layout.bins[feature]
-            g, h = evidence.g[start:end], evidence.h[start:end]
+            here = Evidence(evidence.g[start:end], evidence.h[start:end], evidence.cells[start:end], evidence.variance)
             if ordered == 0:
-                gains[feature], choices[feature] = _scan_categories(g, h, evidence.variance, node, limits)
+                gains[feature], choices[feature] = _scan_categories(here, node, limits)
             else:
-                shape = (ordered, layout.signs[feature])
-                gains[feature], choices[feature] = _scan_ordered(g, h, shape, evidence.variance, node, limits)
+                gains[feature], choices[feature] = _scan_ordered(here, ordered, layout.signs[feature], node, limits)
     return gains, choices
 
 
@@ -308,29 +342,18 @@ class SplitSearch:
         order = _sorted_categories(evidence.g[here], evidence.h[here], limits.l2, limits.g_unit, limits.h_unit)
         return canonical_split(self.members[member], [int(place) for place in order[:choice]], feature.bins)
 
-    def gain(self, member: int, split: Split, evidence: Evidence, node: NodeTotals) -> float:
+    def gain(self, split: Split, evidence: Evidence, node: NodeTotals) -> float:
         """Gain of one given split of a member, from sums by bin; -inf where the rules forbid it."""
-        feature = self._features[member]
-        places = self._layout.offsets[member] + np.array(split.left, dtype=np.int64)
-        size = len(split.left)
-        spread = evidence.variance * size * (feature.bins - size) / feature.bins
+        member = self.members.index(split.feature)
+        start = int(self._layout.offsets[member])
+        places = start + np.array(split.left, dtype=np.int64)
         left_g, left_h = sum(evidence.g[places].tolist()), sum(evidence.h[places].tolist())
-        return self.gain_of_sums(member, split, (left_g, left_h), node, spread)
-
-    def gain_of_sums(
-        self, member: int, split: Split, left: tuple[float, float], node: NodeTotals, spread: float = 0.0
-    ) -> float:
-        """Gain of one given split of a member, from its left side's sums; -inf where the rules forbid it.
-
-        Args:
-            member: Place of the feature among the members.
-            split: The split.
-            left: Integer sums of first and second derivatives on its left side.
-            node: The node's exact totals.
-            spread: Variance of the noise in each sum.
-        """
-        sign = self._sign(member, split)
-        return float(_gain(left[0], left[1], float(spread), sign, node, self._limits))
+        spread = 0.0
+        if evidence.variance > 0.0:
+            cells = evidence.cells[start : start + self._features[member].bins]
+            inside = np.bincount(cells[list(split.left)], minlength=int(cells.max()) + 1)
+            spread = float(_spread(inside, np.bincount(cells), evidence.variance))
+        return float(_gain(left_g, left_h, spread, self._sign(member, split), node, self._limits))
 
     def children(self, split: Split, node: NodeTotals, left: tuple[int, int, int]) -> tuple[NodeTotals, NodeTotals]:
         """Totals of both children of a split of a member; a monotone split parts the bounds at the midpoint.

@@ -178,7 +178,7 @@ class TreeGrower:
         g, h = sample.quantised.g, sample.quantised.h
         totals = NodeTotals(int(g[rows].sum()), int(h[rows].sum()), int(rows.size), -np.inf, np.inf)
         if self._divisible(totals, 0):
-            root = Leaf(0, 0, rows, totals, self._search.own_sums(rows), self._search.known_sums(rows))
+            root = Leaf(0, 0, rows, totals, self._search.own_sums(rows), self._search.coarse_sums(rows))
             self._open.append(root)
             self._questions.append(_Question(root, None, None))
 
@@ -240,8 +240,7 @@ class TreeGrower:
             if best is None:
                 continue
             self._chosen[leaf.number] = best
-            foreign = self._features[best.split.feature].foreign
-            if foreign and best.split not in self._known and best.split not in granted:
+            if self._features[best.split.feature].foreign and not self._known.follows(best.split, granted):
                 granted.append(best.split)
             if self._rules.growth == "leaf":
                 break
@@ -353,12 +352,11 @@ class TreeGrower:
             return
         # The smaller side is asked; of two as large the left one; where only one can be split, that one.
         number, rows, totals = min(able, key=lambda part: part[2].rows)
-        asked = Leaf(number, depth, rows, totals, search.own_sums(rows), search.known_sums(rows))
+        asked = Leaf(number, depth, rows, totals, search.own_sums(rows), search.coarse_sums(rows))
         sibling: Leaf | None = None
         if len(able) == 2:
             number, rows, totals = able[1] if able[0][0] == asked.number else able[0]
-            known = search.known_so_far(parent)[:, : asked.known.shape[1]] - asked.known
-            sibling = Leaf(number, depth, rows, totals, parent.own - asked.own, known)
+            sibling = Leaf(number, depth, rows, totals, *search.rest(parent, asked, rows))
         self._open += sorted([asked] if sibling is None else [asked, sibling], key=lambda one: one.number)
         self._questions.append(_Question(asked, sibling, parent))
 

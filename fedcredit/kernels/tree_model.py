@@ -47,7 +47,7 @@ class TreeFeature:
     Args:
         owner: Party that holds it.
         code: Its name in the run.
-        bins: Number of bins, >= 2; bin numbers are 0..bins-1.
+        bins: Number of bins, >= 1 (one bin can never be split); bin numbers are 0..bins-1.
         ordered: Leading bins in order of value; the others ("extras": special codes, missing) have no order.
             0 = categorical: no bin has an order.
         monotone: How the risk of default may move with the value, over the ordered bins; ``""`` = freely.
@@ -68,8 +68,8 @@ class TreeFeature:
 
     def __post_init__(self) -> None:
         name = f"feature {self.owner}/{self.code}"
-        if self.bins < 2:
-            raise DataError("kernels.tree-bins", f"{name} has {self.bins} bins; at least 2 are needed")
+        if self.bins < 1:
+            raise DataError("kernels.tree-bins", f"{name} has {self.bins} bins; at least 1 is needed")
         if not 0 <= self.ordered <= self.bins:
             raise DataError("kernels.tree-bins", f"{name} has {self.ordered} ordered bins of {self.bins}")
         if self.monotone and not self.ordered:
