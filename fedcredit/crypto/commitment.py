@@ -60,7 +60,9 @@ def check_grouping(commitment: bytes, codes: NDArray[np.int32], salt: bytes) -> 
 
 def commit_vector(values: NDArray[np.int64], seed: bytes) -> bytes:
     """Commits to a vector and to the 256-bit seed of all randomness in its encryption; hiding by the seed."""
-    return hashlib.sha256(b"vector" + seed + np.ascontiguousarray(values, dtype="<i8").tobytes()).digest()
+    digest = hashlib.sha256(b"vector" + seed)
+    digest.update(np.ascontiguousarray(values, dtype="<i8").data)
+    return digest.digest()
 
 
 def check_vector(commitment: bytes, values: NDArray[np.int64], seed: bytes) -> None:
@@ -76,4 +78,6 @@ def check_vector(commitment: bytes, values: NDArray[np.int64], seed: bytes) -> N
 def content_digest(values: NDArray[np.integer[Any]]) -> bytes:
     """32 bytes that name an array's width, shape and values; not hiding: for what stays in the house."""
     plain = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    return hashlib.sha256(f"{plain.dtype.str}{plain.shape}:".encode() + plain.tobytes()).digest()
+    digest = hashlib.sha256(f"{plain.dtype.str}{plain.shape}:".encode())
+    digest.update(plain.data)
+    return digest.digest()

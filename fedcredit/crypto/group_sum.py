@@ -61,7 +61,7 @@ class Grouping:
         if self.codes.ndim != 2 or self.codes.shape[1] != len(self.bins):
             raise BoundError("grouping.shape", f"grouping has {self.codes.shape} codes for {len(self.bins)} features")
         for feature, bins in enumerate(self.bins):
-            column = self.codes[:, feature]
+            column = np.ascontiguousarray(self.codes[:, feature])
             if len(column) and (column.min() < 0 or column.max() >= bins):
                 raise BoundError("grouping.code", f"feature {feature}: a code lies outside its {bins} bins")
             smallest = int(np.bincount(column, minlength=bins).min())

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +21,6 @@ from fedcredit.protocol.group_sum.messages import Answer, AskerSetup, GroupingCo
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets, grouping_secrets
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Cost, CostKind, Spend
-from fedcredit.wire.message import encode
 
 __all__ = ["GroupSumAnswerer", "Priced", "price_each"]
 
@@ -159,7 +159,8 @@ class GroupSumAnswerer:
                 f"{self._asker}: {len(request.vectors)} vectors from {request.index} on of {request.purpose!r}, "
                 f"{len(part)} from {index} on of {purpose!r} expected",
             )
-        return request, hashlib.sha256(encode(request)).hexdigest()
+        # Its bytes were canonical when they came: encoding them again gives them back, and needs no second look.
+        return request, hashlib.sha256(msgspec.msgpack.encode(request)).hexdigest()
 
     def _bind(self, request: Request, digest: str, *added: bytes) -> None:
         """Remembers for good what is answered, and with what added: two answers that differ tell more than one."""

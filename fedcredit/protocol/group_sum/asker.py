@@ -168,22 +168,28 @@ class GroupSumAsker:
         """The requests of a batch, one by one: only one of them is held at a time."""
         purpose, first = self._conversation.purpose, self._conversation.starts[batch]
         for part in self._conversation.requests(batch):
-            jobs = [(vectors[at], self._seed(first + at, vectors[at], keep)) for at in part]
-            sealed = on_every_core(self._conversation.parameters, lambda job: self._asker.encrypt(*job), jobs)
+            jobs = [(vectors[at], *self._seed(first + at, vectors[at], keep)) for at in part]
+            sealed = on_every_core(self._conversation.parameters, lambda job: self._asker.encrypt(job[0], job[1]), jobs)
             bodies = [
-                SealedVector(commitment=commit_vector(*job), body=body)
-                for job, (body, _) in zip(jobs, sealed, strict=True)
+                SealedVector(commitment=commitment, body=body)
+                for (_, _, commitment), (body, _) in zip(jobs, sealed, strict=True)
             ]
             yield Request(purpose=purpose, index=first + part.start, vectors=bodies), [one for _, one in sealed]
 
-    def _seed(self, index: int, vector: Ints, keep: KeptSecrets) -> bytes:
-        """The vector's seed, in the escrow and spent before anything is sent."""
+    def _seed(self, index: int, vector: Ints, keep: KeptSecrets) -> tuple[bytes, bytes]:
+        """The vector's seed and the commitment to both, in the escrow and spent before anything is sent."""
         purpose = self._conversation.purpose
         seed = vector_seed(keep.secret, self._conversation, index, vector)
-        commitment = commit_vector(vector, seed).hex()
-        keep.escrow.bind("asked", f"{purpose}/{index}", commitment)
-        keep.escrow.record("vector", {"purpose": purpose, "index": index, "seed": seed.hex(), "commitment": commitment})
-        return seed
+        commitment = commit_vector(vector, seed)
+        keep.escrow.bind("asked", f"{purpose}/{index}", commitment.hex())
+        entry: dict[str, str | int] = {
+            "purpose": purpose,
+            "index": index,
+            "seed": seed.hex(),
+            "commitment": commitment.hex(),
+        }
+        keep.escrow.record("vector", entry)
+        return seed, commitment
 
     async def _exchange(self, request: Request, parties: Sequence[PartyId]) -> dict[PartyId, Answer]:
         """Sends a request to all, then takes each one's answer."""
