@@ -113,12 +113,12 @@ class GroupSumAnswerer:
         added = [] if offsets is None else [np.ascontiguousarray(one, dtype="<i8").tobytes() for one in noise]
         for part in self._conversation.requests(number):
             request, digest = await self._receive(number, part)
-            self._bind(request, digest, b"plain", *added, b"" if withheld is None else withheld.tobytes())
             jobs = [(sealed.body, noise[at]) for at, sealed in zip(part, request.vectors, strict=True)]
             with blaming(self._asker):
                 bodies = on_every_core(
                     self._conversation.parameters, lambda job: self._answerer.answer(*job, withheld), jobs
                 )
+            self._bind(request, digest, b"plain", *added, b"" if withheld is None else withheld.tobytes())
             answer = Answer(purpose=request.purpose, index=request.index, bodies=bodies)
             spend = priced.spend(digest, self._conversation.fields(number, part))
             await self._channel.send(self._asker, answer, spend=spend)
@@ -129,9 +129,9 @@ class GroupSumAnswerer:
         masks: list[bytes] = []
         for part in self._conversation.requests(number):
             request, digest = await self._receive(number, part)
-            self._bind(request, digest, b"masked")
             with blaming(self._asker):
                 answers = [self._answerer.answer_masked(sealed.body) for sealed in request.vectors]
+            self._bind(request, digest, b"masked")
             answer = Answer(purpose=request.purpose, index=request.index, bodies=[body for body, _ in answers])
             await self._channel.send(self._asker, answer, spend=Spend(digest, ()))
             masks += [mask for _, mask in answers]
@@ -163,7 +163,7 @@ class GroupSumAnswerer:
         return request, hashlib.sha256(msgspec.msgpack.encode(request)).hexdigest()
 
     def _bind(self, request: Request, digest: str, *added: bytes) -> None:
-        """Remembers for good what is answered, and with what added: two answers that differ tell more than one."""
+        """Remembers for good, before it leaves, what is answered and with what added: a second answer would tell more."""
         key = f"{request.purpose}/{request.index}"
         self._keep.escrow.bind("answered", key, digest)
         parts = b"".join(len(part).to_bytes(8, "little") + part for part in added)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,12 +75,14 @@ class GroupSumAsker:
         Raises:
             BoundError: a vector of this size fits into no request; nothing was sent.
             PeerError: an answerer's hints do not fit the shape it announced.
+            IntegrityError: an answerer sent other hints in an earlier attempt at this run.
         """
         answerers = list(shapes)
         conversation.check_sizes()
         reference = conversation.reference
         asker = make_asker(conversation.parameters, reference, keep.secret.entropy("group_sum/asker", reference))
-        for party, commitment in (await channel.gather(answerers, GroupingCommitment)).items():
+        commitments = await channel.gather(answerers, GroupingCommitment)
+        for party, commitment in commitments.items():
             _check_purpose(party, commitment.purpose, conversation.purpose)
         await channel.broadcast(answerers, AskerSetup(purpose=conversation.purpose, setup=asker.setup()))
         for party, hints in (await channel.gather(answerers, Hints)).items():
@@ -88,6 +91,8 @@ class GroupSumAsker:
                 raise PeerError(
                     "group_sum.outputs", f"{party}: hints for {hints.outputs} sums, {shapes[party].outputs} announced"
                 )
+            name = _digest(commitments[party].commitment, hints.hints)
+            keep.escrow.bind("hints-of", f"{conversation.purpose}/{party}", name)
             with blaming(party):
                 asker.accept_hints(party, hints.hints, hints.outputs)
         return cls(channel, conversation, asker, shapes)
@@ -116,8 +121,8 @@ class GroupSumAsker:
         Raises:
             BoundError: a batch out of order, an unknown answerer, or columns that do not fit the batch.
             PeerError: an answer is malformed.
-            IntegrityError: bins do not add up to the asker's own total, or another vector was asked under the same
-                number before.
+            IntegrityError: bins do not add up to the asker's own total; or, before this attempt at the run, another
+                vector was asked under the same number or another answer was given to it.
         """
         parties = list(self._shapes) if to is None else list(to)
         hidden = dict(withheld or {})
@@ -127,7 +132,7 @@ class GroupSumAsker:
         plan, fields = self._conversation.plans[number], self._conversation.batches[number]
         packed: dict[PartyId, list[Ints]] = {party: [] for party in parties}
         for request, pending in self._sealed(number, pack(plan, columns), keep):
-            for party, answer in (await self._exchange(request, parties)).items():
+            for party, answer in (await self._exchange(request, parties, keep)).items():
                 with blaming(party):
                     packed[party] += self._opened(party, pending, answer, hidden.get(party))
         sums: dict[PartyId, list[Ints]] = {}
@@ -144,7 +149,7 @@ class GroupSumAsker:
         number = self._take(batch)
         masked: list[bytes] = []
         for request, pending in self._sealed(number, pack(self._conversation.plans[number], columns), keep):
-            answers = await self._exchange(request, [party])
+            answers = await self._exchange(request, [party], keep)
             with blaming(party):
                 for one, body in zip(pending, answers[party].bodies, strict=True):
                     masked.append(one.open_masked(party, body))
@@ -191,8 +196,8 @@ class GroupSumAsker:
         keep.escrow.record("vector", entry)
         return seed, commitment
 
-    async def _exchange(self, request: Request, parties: Sequence[PartyId]) -> dict[PartyId, Answer]:
-        """Sends a request to all, then takes each one's answer."""
+    async def _exchange(self, request: Request, parties: Sequence[PartyId], keep: KeptSecrets) -> dict[PartyId, Answer]:
+        """Sends a request to all, then takes each one's answer, for good: who may try again reads the secret."""
         await self._channel.broadcast(parties, request)
         answers = {}
         for party in parties:
@@ -204,6 +209,7 @@ class GroupSumAsker:
                     f"{party}: {len(answer.bodies)} answers from vector {answer.index} on, "
                     f"{len(request.vectors)} from vector {request.index} on were asked",
                 )
+            keep.escrow.bind("answer-of", f"{request.purpose}/{request.index}/{party}", _digest(*answer.bodies))
             answers[party] = answer
         return answers
 
@@ -229,6 +235,14 @@ def _tolerance(field: Field, bins: int) -> float:
     """How far the sum over a feature's bins may lie from the total: by the answerer's noise, and by nothing else."""
     hard = float(field.slack * bins)
     return min(hard, _DEVIATIONS * field.deviation * math.sqrt(bins)) if field.deviation > 0 else hard
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def _check_purpose(party: PartyId, found: str, wanted: str) -> None:

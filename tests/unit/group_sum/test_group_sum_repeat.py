@@ -237,3 +237,41 @@ def test_a_bfv_run_that_starts_again_is_refused_by_who_answered_it(
         else:
             played.play(asking(played.columns(1)), answering)
         _close(escrows)
+
+
+@pytest.mark.parametrize("profile", ["rlwe-8192", "unsafe-plaintext"])
+def test_an_answerer_may_not_try_again_after_a_restart(
+    scene: Any, keeping: Keeping, tmp_path: Path, profile: str
+) -> None:
+    """Answer by answer, what the bank refuses and what it takes would tell its one-time secret."""
+    fields = ((Field(100, 5),),)
+    played, escrows = _house(tmp_path, scene(profile, batches=fields), keeping)
+    played.play(asking(played.columns(1)), answering)
+    _close(escrows)
+    (tmp_path / "tax.jsonl").unlink()
+    played, escrows = _house(tmp_path, scene(profile, batches=fields), keeping)
+
+    async def differently(answerer: Any, party: PartyId) -> None:
+        await answerer.answer(FREE, offsets=[np.ones(7, np.int64)] if party == TAX else None)
+
+    with pytest.raises(IntegrityError, match="answer-of talk/0/tax: bound to other content"):
+        played.play(asking(played.columns(1)), differently)
+    _close(escrows)
+
+
+def test_an_answerer_may_not_send_other_hints_after_a_restart(scene: Any, keeping: Keeping, tmp_path: Path) -> None:
+    played, escrows = _house(tmp_path, scene(), keeping)
+    played.play(asking(played.columns(1)), answering)
+    _close(escrows)
+    (tmp_path / "tax.jsonl").unlink()
+    played, escrows = _house(tmp_path, scene(), keeping)
+
+    class Swapped(type(played)):  # type: ignore[misc]
+        def codes(self, party: PartyId) -> Any:
+            found = super().codes(party)
+            return np.roll(found, 1, axis=0) if party == TAX else found
+
+    swapped = Swapped(keeps=played.keeps)
+    with pytest.raises(IntegrityError, match="hints-of talk/tax: bound to other content"):
+        swapped.play(asking(played.columns(1)), answering)
+    _close(escrows)
