@@ -163,7 +163,7 @@ class GroupSumAnswerer:
         return request, hashlib.sha256(msgspec.msgpack.encode(request)).hexdigest()
 
     def _bind(self, request: Request, digest: str, *added: bytes) -> None:
-        """Remembers for good, before it leaves, what is answered and with what added: a second answer would tell more."""
+        """Remembers for good, before it leaves, what is answered and with what: a second answer would tell more."""
         key = f"{request.purpose}/{request.index}"
         self._keep.escrow.bind("answered", key, digest)
         parts = b"".join(len(part).to_bytes(8, "little") + part for part in added)
