@@ -24,18 +24,20 @@ from fedcredit.errors import PeerError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, simulation_policy
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
-from fedcredit.protocol.scorecard.roles import SCHEMAS, coordinate, hold, lead
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.local import LocalNetwork, LocalSettings, Tamper
+from fedcredit.runtime.model_run import ModelRun, RunInputs, Seat
+from fedcredit.runtime.simulate import MODEL_RUNS
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.envelope import Envelope, Route, SigningKey, seal
 from fedcredit.wire.message import decode_struct, encode_struct
 
-__all__ = ["Cheat", "Held", "Rehearsal", "Reseal"]
+__all__ = ["Cheat", "Held", "InMemory", "Rehearsal", "Reseal"]
 
 Held = Callable[[Any], NDArray[np.bool_]]
 
@@ -51,7 +53,7 @@ _RUN = RunId("rehearsal")
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """One scorecard run.
+    """One run of the spec's model.
 
     Args:
         loaded: The spec and the folder of its files.
@@ -61,6 +63,7 @@ class Rehearsal:
         tamper: A hand on the wire.
         ledgers: Ledgers that outlive the run.
         timeout_s: Longest idle wait in seconds; the spec's where 0.
+        checkpoints: Where parties keep their state; in memory, for this run alone, where not given.
     """
 
     loaded: LoadedSpec
@@ -70,6 +73,12 @@ class Rehearsal:
     tamper: Tamper | None = None
     ledgers: Mapping[PartyId, Ledger] = field(default_factory=dict)
     timeout_s: float = 0.0
+    checkpoints: Mapping[PartyId, Checkpoints] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelRun:
+        """Roles and messages of the spec's model."""
+        return MODEL_RUNS[self.loaded.spec.run.model]
 
     @property
     def roster(self) -> dict[PartyId, Role]:
@@ -92,7 +101,7 @@ class Rehearsal:
         policies = {
             party: simulation_policy(
                 [other for other in roster if other != party],
-                [schema.name for schema in SCHEMAS],
+                [schema.name for schema in self.model.schemas],
                 caps=caps,
                 enforce=privacy.enforce,
             )
@@ -103,7 +112,7 @@ class Rehearsal:
                 run=self.run,
                 spec_digest=spec_digest(spec),
                 roster=roster,
-                schemas=SCHEMAS,
+                schemas=self.model.schemas,
                 entropy=_public_keys(),
                 policies=policies,
                 ledgers=self.ledgers,
@@ -131,22 +140,37 @@ class Rehearsal:
         mask = held_out_rows(tables[leader], spec.split, self.loaded.base)
         held = {one for one, test in zip(tables[leader].ids.to_list(), mask, strict=True) if test}
         held_out = partial(_held_out, held)
-        roles: dict[PartyId, Coroutine[Any, Any, Any]] = {}
+        seats = {}
         for party in spec.parties:
             replayable = UnsafeSeededEntropy(bytes(SEED_BYTES)).child(party)
             keep = KeptSecrets(RunSecret.fresh(), replayable, NoEscrow())
             holding = Holding(spec, f"{spec_digest(spec)}/{self.run}", tables[party], keep)
-            channel = network.channel(party)
-            if party in self.cheats:
-                roles[party] = self.cheats[party](channel, holding, held_out)
-            else:
-                roles[party] = lead(channel, holding, held_out) if party == leader else hold(channel, holding)
-        if COORDINATOR not in self.cheats:
-            roles[COORDINATOR] = coordinate(network.channel(COORDINATOR), spec)
-        else:
-            nothing = Holding(spec, "", tables[leader], KeptSecrets(RunSecret.fresh(), SystemEntropy(), NoEscrow()))
-            roles[COORDINATOR] = self.cheats[COORDINATOR](network.channel(COORDINATOR), nothing, held_out)
+            kept = self.checkpoints.get(party) or InMemory()
+            seats[party] = Seat(network.channel(party), holding, kept, _unheard)
+        relay = network.channel(COORDINATOR)
+        roles = self.model.roles(RunInputs(spec, seats, relay, held_out))
+        nothing = Holding(spec, "", tables[leader], KeptSecrets(RunSecret.fresh(), SystemEntropy(), NoEscrow()))
+        for party, cheat in self.cheats.items():
+            roles[party].close()
+            seat = seats.get(party)
+            channel, holding = (seat.channel, seat.holding) if seat else (relay, nothing)
+            roles[party] = cheat(channel, holding, held_out)
         return roles
+
+
+class InMemory:
+    """Checkpoints that last as long as this object."""
+
+    def __init__(self) -> None:
+        self.state: bytes | None = None
+
+    def load(self) -> bytes | None:
+        """The state saved last."""
+        return self.state
+
+    def save(self, state: bytes) -> None:
+        """Replaces the state."""
+        self.state = state
 
 
 class Reseal:
@@ -172,6 +196,10 @@ class Reseal:
             raise PeerError("wire.not-canonical", f"an envelope of {sender} is not in canonical form")
         route = Route(envelope.run, envelope.protocol, envelope.stage, sender, recipient, envelope.sequence)
         return (seal(self._keys[sender], route, kind, body),)
+
+
+def _unheard(done: int, total: int, note: str) -> None:
+    """Nobody watches a rehearsal."""
 
 
 def _held_out(held: set[str], ids: Any) -> NDArray[np.bool_]:
