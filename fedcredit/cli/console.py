@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["stderr", "stdout", "write_error", "write_json", "write_line", "write_table", "write_text"]
+__all__ = ["stderr", "stdout", "write_error", "write_json", "write_line", "write_notice", "write_table", "write_text"]
 
 
 _UNBOUND = 4096  # columns
@@ -39,6 +39,13 @@ def write_error(text: str) -> None:
     # an error is one line whatever a file name or a peer put into it
     line.append(" ".join(text.split()), style="default")
     console.print(line, soft_wrap=True)
+
+
+def write_notice(text: str) -> None:
+    """One line on standard error about something that is no error, yellow on a terminal."""
+    line = Text("note: ", style="bold yellow")
+    line.append(" ".join(text.split()), style="default")
+    stderr().print(line, soft_wrap=True)
 
 
 def write_text(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -9,11 +10,12 @@ import typer
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from fedcredit.cli.console import stderr, write_json
+from fedcredit.cli.console import stderr, write_json, write_notice
 from fedcredit.cli.results import show_results
 from fedcredit.report.build import build_report
 from fedcredit.runtime.progress import Progress
 from fedcredit.runtime.simulate import Simulation, simulate
+from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import LoadedSpec, load_spec
 
 __all__ = ["describe", "register"]
@@ -38,6 +40,8 @@ fedcredit simulate configs/simulations/demo.toml
 
 fedcredit simulate configs/simulations/taiwan_scorecard.toml --out runs/taiwan --set scorecard.fit=moments
 
+fedcredit simulate configs/simulations/taiwan_scorecard.toml --out runs/taiwan --resume
+
 Exit codes: 0 done; 2 the configuration or the records are wrong; 3 a party, its policy or the protocol failed."""
 
 
@@ -55,31 +59,61 @@ def _simulate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as split.seed=1.")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,  # noqa: FBT002
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,  # noqa: FBT002
 ) -> None:
     """Run all parties of a configuration on this machine and write a run directory.
 
     Nothing but signed, encrypted bytes crosses between the parties, as between institutions. Beside the run the same
     scorecard is computed from the pooled columns in the clear, to show that both are equal, and from the label holder's
     columns alone, to show what the others add.
+
+    A run that was killed or interrupted leaves a hidden folder beside its run directory. With --resume and the same
+    configuration the run goes on there, under its own name: what was sent before is sent again byte by byte, and the
+    ledgers charge nothing twice.
     """
     loaded = load_spec(config, overrides or ())
-    target = out if out is not None else _free(Path("runs") / loaded.spec.run.name)
-    simulation = _with_progress(loaded, target)
+    target = _target(out, loaded.spec.run.name, resume=resume)
+    try:
+        simulation = _with_progress(loaded, target, resume=resume)
+    except KeyboardInterrupt:
+        _notice(target)
+        raise
     if json_output:
         write_json(dict(simulation.summary))
     else:
         show_results(simulation.summary, simulation.out / "report.html")
 
 
-def _free(path: Path) -> Path:
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
+def _target(out: Path | None, name: str, *, resume: bool) -> Path:
+    """The run directory: the one asked for, else the first of runs/NAME, runs/NAME-2, … that is free.
+
+    To resume, it is the first that has an unfinished run; else a name with one is not free, and is spoken of.
+    """
+    if out is not None:
+        if not resume:
+            _notice(out)
+        return out
+    first = Path("runs") / name
+    for number in itertools.count(1):
+        candidate = first if number == 1 else first.with_name(f"{name}-{number}")
+        if candidate.exists():
+            continue
+        unfinished = find_unfinished(candidate)
+        if resume and unfinished:
+            return candidate
+        if not unfinished:
+            return first if resume else candidate
+        _notice(candidate)
+    return first
 
 
-def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
+def _notice(out: Path) -> None:
+    """Says on standard error what other runs of a run directory have left."""
+    for one in find_unfinished(out):
+        write_notice(one.notice)
+
+
+def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool) -> Simulation:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = stderr()
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -97,7 +131,7 @@ def _with_progress(loaded: LoadedSpec, out: Path) -> Simulation:
             for party in loaded.spec.feature_holders:
                 build_report(folder, party.name)
 
-        return simulate(loaded, out, progress=tell, finish=report)
+        return simulate(loaded, out, progress=tell, finish=report, resume=resume)
 
 
 def describe(at: Progress) -> str:

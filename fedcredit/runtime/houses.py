@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from fedcredit.crypto.prg import UnsafeSeededEntropy
+from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.places import expand
-from fedcredit.errors import SpecError
+from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, Policy, simulation_policy
 from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.spec.load import LoadedSpec
@@ -23,7 +24,17 @@ from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.schema import ProtocolSchema
 
-__all__ = ["keep_secrets", "ledger_folder", "open_ledgers", "oracle_secrets", "policies", "signing_keys"]
+__all__ = [
+    "fresh_secrets",
+    "keep_run_secrets",
+    "keep_secrets",
+    "ledger_folder",
+    "open_ledgers",
+    "oracle_secrets",
+    "policies",
+    "read_run_secrets",
+    "signing_keys",
+]
 
 
 def policies(spec: RunSpec, schemas: Sequence[ProtocolSchema]) -> dict[PartyId, Policy]:
@@ -67,6 +78,40 @@ def open_ledgers(folder: Path, rules: Mapping[PartyId, Policy], stack: ExitStack
             raise
         why = error.strerror or "cannot be written"
         raise SpecError("spec.ledger-dir", f"privacy.ledger_dir: {folder}: {why}; name a writable folder") from None
+
+
+def keep_run_secrets(folder: Path, secrets: Mapping[PartyId, bytes]) -> None:
+    """Writes each party's run secret to its file, readable by its owner only."""
+    folder.mkdir(mode=0o700)
+    for party, secret in secrets.items():
+        replace_file(folder / party, secret)
+
+
+def read_run_secrets(folder: Path, parties: Sequence[PartyId]) -> dict[PartyId, bytes]:
+    """The run secrets that a process before this one has kept.
+
+    Raises:
+        IntegrityError: one is missing or damaged.
+    """
+    found = {}
+    for party in parties:
+        try:
+            found[party] = (folder / party).read_bytes()
+        except OSError:
+            found[party] = b""
+        if len(found[party]) != SEED_BYTES:
+            raise IntegrityError(
+                "resume.secret", f"{party}: its run secret is missing or damaged; the run cannot go on"
+            )
+    return found
+
+
+def fresh_secrets(parties: Sequence[PartyId], seed: bytes | None) -> dict[PartyId, bytes]:
+    """A run secret for each party: from the operating system, or from a seed that is for tests only."""
+    return {
+        party: (SystemEntropy() if seed is None else UnsafeSeededEntropy(seed).child(party)).take(SEED_BYTES)
+        for party in parties
+    }
 
 
 def signing_keys(secrets: Mapping[PartyId, bytes], run_digest: str) -> dict[PartyId, SigningKey]:

@@ -18,6 +18,7 @@ from fedcredit.governance.audit import AuditLog, write_heads
 from fedcredit.governance.gate import Gate, House, Released, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import simulation_policy
+from fedcredit.runtime.leftovers import HeadroomMemory, HeadroomQuestion, continue_audit
 from fedcredit.runtime.metering import Meter, NetworkModel, metered
 from fedcredit.runtime.settings import LocalSettings, Tamper, TranscriptEntry, transcript_digest
 from fedcredit.runtime.waiting import Deadline, Post
@@ -62,6 +63,7 @@ class LocalNetwork:
         self._gates: dict[PartyId, Gate] = {}
         self._ledgers: dict[PartyId, Ledger] = {}
         self._own_ledgers: list[Ledger] = []
+        self._headroom: dict[PartyId, HeadroomMemory] = {}
         self._build()
 
     def _build(self) -> None:
@@ -78,7 +80,9 @@ class LocalNetwork:
             others = [other for other in settings.roster if other != party]
             policy = settings.policies.get(party) or simulation_policy(others, [s.name for s in schema.protocols])
             path = settings.audit_dir / f"{party}.jsonl" if settings.audit_dir else None
-            self._audits[party] = AuditLog(path, party, settings.run, settings.clock, durable=False)
+            self._audits[party] = continue_audit(path, party, settings.run, settings.clock)
+            remembered = settings.headroom_dir / f"{party}.jsonl" if settings.headroom_dir else None
+            self._headroom[party] = HeadroomMemory(remembered)
             ledger = settings.ledgers.get(party)
             if ledger is None:
                 ledger = Ledger(":memory:", policy.cap_rules())
@@ -134,11 +138,15 @@ class LocalNetwork:
         """SHA-256 over all messages, link by link, so that the order between links does not matter."""
         return transcript_digest(self.transcript)
 
-    async def run_roles(self, roles: Mapping[PartyId, Coroutine[Any, Any, Any]]) -> dict[PartyId, Any]:
+    async def run_roles(
+        self, roles: Mapping[PartyId, Coroutine[Any, Any, Any]], *, seal: bool = True
+    ) -> dict[PartyId, Any]:
         """Runs all roles to their end; once.
 
         Args:
             roles: Coroutine of each party.
+            seal: Close audit logs and ledgers at the end. False leaves them open, after an error too: the caller has to
+                call `seal` or `close_audits`.
 
         Returns:
             What each role returned.
@@ -163,12 +171,13 @@ class LocalNetwork:
             await asyncio.gather(*tasks.values(), return_exceptions=True)
             for coroutine in roles.values():
                 coroutine.close()  # one that was cancelled before its first step was never awaited
-            self._close_audits()
+            if seal:
+                self.close_audits()
         if self.failures:
             raise next(iter(self.failures.values()))
         self._check_nothing_left()
-        for ledger in self._ledgers.values():
-            ledger.close_run(self.settings.run)
+        if seal:
+            self.seal()
         return {party: task.result() for party, task in tasks.items()}
 
     def _start(self, roles: Mapping[PartyId, Coroutine[Any, Any, Any]]) -> None:
@@ -222,7 +231,13 @@ class LocalNetwork:
                 post.ended[party] = how
                 post.changed.set()
 
-    def _close_audits(self) -> None:
+    def seal(self) -> None:
+        """Ends the run for good: closes the audit logs, publishes their heads, closes the ledgers' accounts of it."""
+        self.close_audits()
+        for ledger in self._ledgers.values():
+            ledger.close_run(self.settings.run)
+
+    def close_audits(self) -> None:
         """Closes the audit logs and publishes their heads."""
         for party, audit in self._audits.items():
             self._heads[party] = audit.close().head
@@ -314,6 +329,10 @@ class LocalNetwork:
             declaration = replace(declaration, evidence=gate.evidence_of(counterparty))
         gate.declare(counterparty, declaration)
 
+    def headroom(self, party: PartyId, question: HeadroomQuestion) -> tuple[float, ...]:
+        """What a party's ledger would still allow; after a restart, what it said the first time."""
+        return self._headroom[party].answer(self._ledgers[party], self.settings.run, question)
+
     def enter(self, party: PartyId, stage: str) -> None:
         """Notes that a party goes on to another stage."""
         if stage == self._stages[party]:
@@ -363,8 +382,7 @@ class LocalChannel:
         self, counterparty: PartyId, data_version: str, basis: Basis, kind: CostKind, features: Sequence[str]
     ) -> tuple[float, ...]:
         """See `Channel.headroom`."""
-        ledger, run = self._network.ledger(self._party), self._network.settings.run
-        return ledger.headroom(run, counterparty, data_version, basis, [(kind, name) for name in features])
+        return self._network.headroom(self._party, HeadroomQuestion(counterparty, data_version, basis, kind, features))
 
     def stage(self, name: str) -> None:
         """See `Channel.stage`."""

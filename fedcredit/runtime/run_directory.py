@@ -1,12 +1,14 @@
 """The run directory: all that a run leaves behind, complete or not there at all.
 
-A run writes into a hidden folder beside the one asked for, which is renamed when everything is in it. A run that fails
-for its input leaves nothing; one that fails among its parties leaves its audit logs and ledgers under the name
-``OUT.failed-RUN``, because what was disclosed stays disclosed.
+A run writes into a hidden folder beside the one asked for, ``.OUT.RUN``, which is renamed when everything is in it.
+A run that fails for its input leaves nothing; one that fails among its parties leaves its audit logs and ledgers under
+the name ``OUT.failed-RUN``, because what was disclosed stays disclosed. One that was killed or interrupted leaves the
+hidden folder, with the secrets and checkpoints that are needed to go on; they are never in a run directory.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,29 +20,70 @@ from typing import Any
 import polars as pl
 
 from fedcredit.errors import BoundError, DataError, SpecError
-from fedcredit.runtime.local import TranscriptEntry
 from fedcredit.runtime.quality import HeldOut
+from fedcredit.runtime.settings import TranscriptEntry
+from fedcredit.runtime.unfinished import IDENTITY_FILE, LOCK_FILE, FolderLock
 from fedcredit.types import RunId
 
 __all__ = ["RunFiles", "run_directory"]
 
+_INPUT = (SpecError, DataError, BoundError, OSError)
+_EVIDENCE = frozenset({"audit", "ledger", "escrow", "spec.toml"})
+_TAKEN = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
 
 class RunFiles:
-    """Writes the files of one run into its folder."""
+    """Writes the files of one run into its folder.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: The folder.
+        resumed: Whether a process before this one began the run.
+    """
+
+    def __init__(self, folder: Path, *, resumed: bool = False) -> None:
         self.folder = folder
+        self.resumed = resumed
 
     @property
     def audit(self) -> Path:
         """Folder of the audit logs."""
         return self.folder / "audit"
 
+    @property
+    def secrets(self) -> Path:
+        """Folder of the run secrets; gone when the run has ended."""
+        return self.folder / "secrets"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints; gone when the run has ended."""
+        return self.folder / "checkpoints"
+
+    @property
+    def headroom(self) -> Path:
+        """Folder of what ledgers said they would allow; gone when the run has ended."""
+        return self.folder / "headroom"
+
+    def stays_after(self, kind: type[BaseException]) -> bool:
+        """Whether the folder stays as it is after an error of this kind, for another process to go on with."""
+        if issubclass(kind, KeyboardInterrupt):
+            return (self.folder / IDENTITY_FILE).exists()
+        return self.resumed and issubclass(kind, _INPUT)
+
+    def end(self) -> None:
+        """Removes what only an unfinished run needs, secrets first."""
+        for folder in (self.secrets, self.checkpoints, self.headroom):
+            if folder.exists():
+                shutil.rmtree(folder)
+        (self.folder / IDENTITY_FILE).unlink(missing_ok=True)
+
     def text(self, name: str, content: str) -> None:
-        """Writes a text file."""
+        """Writes a text file; a process that is killed leaves it whole or not at all."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
 
     def json(self, name: str, content: Any) -> None:
         """Writes a JSON file; infinite or missing numbers must have become null before."""
@@ -68,9 +111,9 @@ class RunFiles:
             },
             schema_overrides={"score_alone": pl.Int64},
         )
-        self.frame("predictions.parquet", frame)
+        self.table("predictions.parquet", frame)
 
-    def frame(self, name: str, frame: pl.DataFrame) -> None:
+    def table(self, name: str, frame: pl.DataFrame) -> None:
         """Writes a Parquet file."""
         frame.write_parquet(self.folder / name)
 
@@ -81,36 +124,66 @@ class RunFiles:
 
 
 @contextmanager
-def run_directory(out: Path, run: RunId) -> Iterator[RunFiles]:
+def run_directory(out: Path, run: RunId, resumed: Path | None = None) -> Iterator[RunFiles]:
     """A folder that appears under its name only when the block has ended well.
 
+    Args:
+        out: The run directory.
+        run: Name of the run.
+        resumed: The hidden folder of a process before this one, to go on with.
+
     Raises:
-        SpecError: ``out`` exists, or its parent can not be written.
+        SpecError: ``out`` exists, its parent can not be written, or another process works in the folder.
     """
     if out.exists() or out.is_symlink():
         raise SpecError("out.exists", f"--out {out}: exists already; name a new folder, runs are never overwritten")
-    staging = out.parent / f".{out.name}.{run[:8]}"
+    staging = resumed or out.parent / f".{out.name}.{run[:8]}"
     made = [folder for folder in out.parents if not folder.exists()]
+    if resumed is None:
+        try:
+            staging.mkdir(parents=True)
+        except OSError as error:
+            raise SpecError("out.unwritable", f"--out {out}: {error.strerror or 'cannot be created'}") from None
+    lock, files = FolderLock(staging), RunFiles(staging, resumed=resumed is not None)
     try:
-        staging.mkdir(parents=True)
-    except OSError as error:
-        raise SpecError("out.unwritable", f"--out {out}: {error.strerror or 'cannot be created'}") from None
+        yield files
+        files.end()
+        _appear(staging, out, run)
+    except BaseException as error:
+        _clear(files, error, (out.parent / f"{out.name}.failed-{run[:8]}", made))
+        raise
+    finally:
+        lock.close()
+
+
+def _appear(staging: Path, out: Path, run: RunId) -> None:
+    """Gives the folder its name, then takes the lock's file out: nobody can have locked it in between."""
     try:
-        yield RunFiles(staging)
         staging.rename(out)
-    except (SpecError, DataError, BoundError, OSError):
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+        other = out.with_name(f"{out.name}.{run[:8]}")
+        staging.rename(other)
+        (other / LOCK_FILE).unlink(missing_ok=True)
+        raise SpecError("out.exists", f"--out {out}: came to exist during the run; this run is in {other}") from None
+    (out / LOCK_FILE).unlink(missing_ok=True)
+
+
+def _clear(files: RunFiles, error: BaseException, places: tuple[Path, Sequence[Path]]) -> None:
+    """What a run leaves that did not end well."""
+    staging, (kept, made) = files.folder, places
+    if not staging.exists() or files.stays_after(type(error)):
+        return
+    begun = (staging / IDENTITY_FILE).exists() or files.audit.exists()
+    if isinstance(error, _INPUT) or (isinstance(error, KeyboardInterrupt) and not begun):
         shutil.rmtree(staging, ignore_errors=True)
         for folder in made:
             with suppress(OSError):  # another run has put something there meanwhile
                 folder.rmdir()
-        raise
-    except BaseException:
-        _keep_evidence(staging, out.parent / f"{out.name}.failed-{run[:8]}")
-        raise
-
-
-def _keep_evidence(staging: Path, kept: Path) -> None:
+        return
     for path in list(staging.iterdir()):
-        if path.name not in {"audit", "ledger", "escrow", "spec.toml"}:
+        if path.name not in {*_EVIDENCE, LOCK_FILE}:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     staging.rename(kept)
+    (kept / LOCK_FILE).unlink(missing_ok=True)

@@ -74,7 +74,8 @@ class LocalSettings:
         signing_keys: Signing key of each party; those left out are drawn from ``entropy``.
         policies: Policy of each party; those left out get `simulation_policy`.
         ledgers: Ledger of each party; those left out get one that is forgotten with the run.
-        audit_dir: Where the audit logs go; None keeps them in memory.
+        audit_dir: Where the audit logs go; None keeps them in memory. Unfinished logs of the run are continued.
+        headroom_dir: Where answers of the ledgers are kept for a run that is resumed; None keeps them in memory.
         timeout_s: Longest idle wait for a message, in seconds.
         bandwidth_mbps: Modelled uplink of each party; 0 = not modelled.
         latency_ms: Modelled latency; 0 = none.
@@ -92,6 +93,7 @@ class LocalSettings:
     policies: Mapping[PartyId, Policy] = field(default_factory=dict)
     ledgers: Mapping[PartyId, Ledger] = field(default_factory=dict)
     audit_dir: Path | None = None
+    headroom_dir: Path | None = None
     timeout_s: float = 120.0
     bandwidth_mbps: float = 0.0
     latency_ms: float = 0.0

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.prg import SEED_BYTES, Entropy, SystemEntropy, UnsafeSeededEntropy
+from fedcredit.crypto.prg import SystemEntropy
 from fedcredit.data.load import load_tables
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
@@ -27,12 +30,23 @@ from fedcredit.errors import SpecError
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
+from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInputs, Seat
 from fedcredit.runtime.progress import Listener, Progress, StageClock
+from fedcredit.runtime.provenance import versions
 from fedcredit.runtime.run_directory import RunFiles, run_directory
 from fedcredit.runtime.scorecard_run import SCORECARD_RUN
+from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.runtime.summary import Effort, leakage, summarise
+from fedcredit.runtime.unfinished import (
+    Identity,
+    check_unchanged,
+    digest_of,
+    read_identity,
+    to_resume,
+    write_identity,
+)
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.write import spec_toml
@@ -59,20 +73,25 @@ class Simulation:
 
 @dataclass(frozen=True)
 class _Begun:
-    """A run that is about to start."""
+    """A run that is about to start, or to go on."""
 
     loaded: LoadedSpec
     model: ModelRun
     files: RunFiles
     tables: Mapping[PartyId, HolderTable]
-    run: RunId
+    held_out: frozenset[str]
     secrets: Mapping[PartyId, bytes]
-    seeded: bool
+    identity: Identity
+    earlier: Sequence[TranscriptEntry]
+
+    @property
+    def run(self) -> RunId:
+        return RunId(self.identity.run)
 
     @property
     def run_digest(self) -> str:
-        name = "seeded" if self.seeded else self.run
-        return hashlib.sha256(f"{spec_digest(self.loaded.spec)}/{name}".encode()).hexdigest()
+        name = "seeded" if self.identity.seeded else self.run
+        return hashlib.sha256(f"{self.identity.spec_digest}/{name}".encode()).hexdigest()
 
 
 def simulate(
@@ -82,6 +101,7 @@ def simulate(
     progress: Listener | None = None,
     finish: Callable[[Path], None] | None = None,
     entropy_seed: bytes | None = None,
+    resume: bool = False,
 ) -> Simulation:
     """Runs a simulation and writes its run directory.
 
@@ -92,11 +112,13 @@ def simulate(
         finish: Adds what else belongs into the run directory, such as a report, before it appears under its name.
         entropy_seed: 32 bytes from which all secrets come but those that SEAL draws itself (the totals and bfv-8192),
             for transcripts that can be compared in tests. None: secrets come from the operating system; results are the
-            same.
+            same. A run that is resumed keeps the secrets it has.
+        resume: Go on with the unfinished run of ``out`` that a killed process left, under its name, with its secrets,
+            ledgers, audit logs, escrow and checkpoints: what was answered before is not charged again.
 
     Raises:
-        SpecError: the spec asks for what a simulation cannot do, or ``out`` exists.
-        DataError: the records do not carry the run.
+        SpecError: the spec asks for what a simulation cannot do, ``out`` exists, or there is nothing to resume.
+        DataError: the records do not carry the run, or are not those that it began with.
         FedCreditError: a party or the protocol failed.
     """
     spec = loaded.spec
@@ -105,38 +127,108 @@ def simulate(
         known = " or ".join(f'"{name}"' for name in MODEL_RUNS)
         raise SpecError("spec.simulate", f'run: simulate runs mode = "simulation" with model = {known} in this version')
     tell = progress or (lambda _: None)
-    run = RunId(os.urandom(16).hex())
-    with run_directory(out, run) as files, ExitStack() as stack:
-        tell(Progress("load"))
-        started = time.perf_counter()
-        tables = load_tables(loaded)
-        files.text("spec.toml", spec_toml(spec, base=loaded.base))
-        secrets = {party: _entropy(entropy_seed, party).take(SEED_BYTES) for party in (*spec.parties, COORDINATOR)}
-        begun = _Begun(loaded, model, files, tables, run, secrets, entropy_seed is not None)
-        clock = StageClock(spec.label_holder.name, model.seconds, tell)
-        network, outcome = _play(begun, clock, stack)
-        seconds = clock.finish()
-        tell(Progress("compare"))
-        written = model.write(files, outcome)
-        files.transcript(outcome.transcript)
-        files.json("leakage.json", leakage(model, outcome, written))
-        total = {**seconds, "total": time.perf_counter() - started}
-        effort = Effort(total, network.cpu_seconds, network.modelled_seconds, 0, begun.seeded)
-        summary = summarise(model, outcome, written, effort)
-        files.json("summary.json", summary)
+    left = to_resume(out, spec_digest(spec)) if resume else None
+    run = RunId(os.urandom(16).hex()) if left is None or left.run is None else left.run
+    with run_directory(out, run, None if left is None else left.folder) as files, ExitStack() as stack:
+        if left is not None and left.finished is not None:
+            _close(loaded, model, files, run, stack)
+        else:
+            _run(loaded, model, files, (entropy_seed, run), (tell, stack))
         if finish is not None:
             finish(files.folder)
-    return Simulation(out, summary)
+    return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
+
+
+def _run(
+    loaded: LoadedSpec,
+    model: ModelRun,
+    files: RunFiles,
+    origin: tuple[bytes | None, RunId],
+    around: tuple[Listener, ExitStack],
+) -> None:
+    """From the records to ``summary.json``."""
+    tell, stack = around
+    tell(Progress("load"))
+    started = time.perf_counter()
+    begun = _begin(loaded, model, files, origin)
+    clock = StageClock(loaded.spec.label_holder.name, model.seconds, tell)
+    network, outcome = _play(begun, clock, stack)
+    seconds = clock.finish()
+    tell(Progress("compare"))
+    written = model.write(files, outcome)
+    files.transcript(outcome.transcript)
+    files.json("leakage.json", leakage(model, outcome, written))
+    total = {**seconds, "total": time.perf_counter() - started}
+    identity = begun.identity
+    effort = Effort(total, network.cpu_seconds, network.modelled_seconds, identity.restarts, identity.seeded)
+    # From the summary on all is written: a process that is killed now is resumed without a message.
+    files.json("summary.json", summarise(model, outcome, written, effort))
+    network.seal()
+
+
+def _close(loaded: LoadedSpec, model: ModelRun, files: RunFiles, run: RunId, stack: ExitStack) -> None:
+    """What is left to do where a killed process had written the summary."""
+    rules = houses.policies(loaded.spec, model.schemas)
+    ledgers = houses.open_ledgers(houses.ledger_folder(loaded, files), rules, stack)
+    close_books(files.audit, list(rules), run, ledgers.values(), lambda: datetime.now(UTC))
+
+
+def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[bytes | None, RunId]) -> _Begun:
+    """Reads the records and writes down what the run is; for one that goes on, checks that it is the same."""
+    spec, (seed, run) = loaded.spec, origin
+    tables = load_tables(loaded)
+    leader = tables[spec.label_holder.name]
+    mask = held_out_rows(leader, spec.split, loaded.base)
+    held_out = frozenset(one for one, test in zip(leader.ids.to_list(), mask, strict=True) if test)
+    kept = spec.privacy.ledger_dir is not None
+    everyone = (*spec.parties, COORDINATOR)
+    identity = Identity(
+        run=run,
+        spec_digest=spec_digest(spec),
+        seeded=seed is not None,
+        restarts=0,
+        data={party: table.digest for party, table in tables.items()} | {"split": digest_of(sorted(held_out))},
+        ledgers=str(houses.ledger_folder(loaded, files).resolve()) if kept else "",
+        versions=versions(),
+    )
+    if files.resumed:
+        then = read_identity(files.folder)
+        check_unchanged(then, identity, files.folder)
+        earlier = earlier_messages(files.audit)
+        _check_repeatable(model.unrepeatable(spec), earlier, files.folder)
+        identity = msgspec.structs.replace(then, restarts=then.restarts + 1)
+        secrets = houses.read_run_secrets(files.secrets, everyone)
+    else:
+        earlier, secrets = [], houses.fresh_secrets(everyone, seed)
+        houses.keep_run_secrets(files.secrets, secrets)
+    files.text("spec.toml", spec_toml(spec, base=loaded.base))
+    write_identity(files.folder, identity)
+    return _Begun(loaded, model, files, tables, held_out, secrets, identity, earlier)
+
+
+def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntry], folder: Path) -> None:
+    """Refuses to go on with a run that has sent what no other process can send again.
+
+    Raises:
+        SpecError: naming the message and the reason.
+    """
+    for kind, reason in kinds.items():
+        if any(entry.kind == kind for entry in earlier):
+            raise SpecError(
+                "resume.unrepeatable",
+                f"--resume: the unfinished run has sent {kind}, which cannot be sent again byte by byte ({reason}) and "
+                f"would be charged twice; remove {folder} and run again",
+            )
 
 
 def _play(begun: _Begun, clock: StageClock, stack: ExitStack) -> tuple[LocalNetwork, Outcome]:
-    """Runs every role to its end."""
+    """Runs every role to its end; leaves audit logs and ledgers open."""
     spec, files = begun.loaded.spec, begun.files
     rules = houses.policies(spec, begun.model.schemas)
     network = LocalNetwork(
         LocalSettings(
             run=begun.run,
-            spec_digest=spec_digest(spec),
+            spec_digest=begun.identity.spec_digest,
             roster={**{party.name: party.role for party in spec.party}, COORDINATOR: Role.COORDINATOR},
             schemas=begun.model.schemas,
             entropy=SystemEntropy(),
@@ -144,43 +236,49 @@ def _play(begun: _Begun, clock: StageClock, stack: ExitStack) -> tuple[LocalNetw
             policies=rules,
             ledgers=houses.open_ledgers(houses.ledger_folder(begun.loaded, files), rules, stack),
             audit_dir=files.audit,
+            headroom_dir=files.headroom,
             timeout_s=spec.network.timeout_s,
             bandwidth_mbps=spec.network.bandwidth_mbps,
             latency_ms=spec.network.latency_ms,
             progress=clock,
         )
     )
-    stack.callback(network.close)
+    stack.push(_evidence(network, files))
     seats = {party: _seat(begun, party, network, clock, stack) for party in spec.parties}
-    held_out = _held_out(begun.loaded, begun.tables[spec.label_holder.name])
-    inputs = RunInputs(spec, seats, network.channel(COORDINATOR), held_out)
-    results = asyncio.run(network.run_roles(begun.model.roles(inputs)))
+    inputs = RunInputs(spec, seats, network.channel(COORDINATOR), _held_out(begun.held_out))
+    results = asyncio.run(network.run_roles(begun.model.roles(inputs), seal=False))
     ledgers = {party: network.ledger(party).report(begun.run) for party in spec.parties}
     keep = houses.oracle_secrets(spec, begun.secrets)
-    return network, Outcome(spec, begun.run, begun.tables, results, keep, ledgers, network.transcript)
+    transcript = [*begun.earlier, *network.transcript]
+    return network, Outcome(spec, begun.run, begun.tables, results, keep, ledgers, transcript)
+
+
+def _evidence(
+    network: LocalNetwork, files: RunFiles
+) -> Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], None]:
+    """Closes the network at the end; the audit logs too where a run has failed and nobody can go on with it."""
+
+    def close(kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        network.close()
+        if kind is not None and not files.stays_after(kind):
+            network.close_audits()
+
+    return close
 
 
 def _seat(begun: _Begun, party: PartyId, network: LocalNetwork, clock: StageClock, stack: ExitStack) -> Seat:
-    spec, folder = begun.loaded.spec, begun.files.folder
-    keep = houses.keep_secrets(spec, party, begun.secrets[party], folder / "escrow", stack)
+    spec, files = begun.loaded.spec, begun.files
+    keep = houses.keep_secrets(spec, party, begun.secrets[party], files.folder / "escrow", stack)
     holding = Holding(spec, begun.run_digest, begun.tables[party], keep)
-    checkpoints = FileCheckpoints(folder / "checkpoints" / party)
     report = clock.report if party == spec.label_holder.name else _unheard
-    return Seat(network.channel(party), holding, checkpoints, report)
+    return Seat(network.channel(party), holding, FileCheckpoints(files.checkpoints / party), report)
 
 
 def _unheard(done: int, total: int, note: str) -> None:
     """The label holder alone says how far a run is."""
 
 
-def _entropy(seed: bytes | None, label: str) -> Entropy:
-    return SystemEntropy() if seed is None else UnsafeSeededEntropy(seed).child(label)
-
-
-def _held_out(loaded: LoadedSpec, table: HolderTable) -> HeldOutRows:
-    mask: NDArray[np.bool_] = held_out_rows(table, loaded.spec.split, loaded.base)
-    held = {one for one, test in zip(table.ids.to_list(), mask, strict=True) if test}
-
+def _held_out(held: frozenset[str]) -> HeldOutRows:
     def rows(ids: Sequence[str]) -> NDArray[np.bool_]:
         return np.fromiter((one in held for one in ids), dtype=np.bool_, count=len(ids))
 
