@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -33,6 +34,7 @@ from fedcredit.governance.audit import read_entries, verify_directory
 from fedcredit.governance.gate import Released
 from fedcredit.runtime import provenance
 from fedcredit.runtime.local import LocalNetwork
+from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.simulate import simulate
 from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import load_spec
@@ -314,6 +316,29 @@ def left(tmp_path: Path, consortium: Make) -> Iterator[tuple[Path, Path]]:
     before = {path: path.read_bytes() for path in hidden(out).rglob("*") if path.is_file()}
     yield config, out
     assert {path: path.read_bytes() for path in hidden(out).rglob("*") if path.is_file()} == before
+
+
+def test_a_full_disk_does_not_cost_a_resumed_run(left: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = left
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFiles, "text", full)
+    code, _, err = command("simulate", config, "--out", out, "--resume")
+    assert code == 2
+    one_line(err, "no space left")
+
+
+def test_an_interrupt_says_how_to_go_on(tmp_path: Path, consortium: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = consortium(tmp_path / "c", rows=500, sections={"crypto": {"profile": "unsafe-plaintext"}})
+    Wire(monkeypatch, EARLY)
+    code, out, err = command("simulate", config, "--out", tmp_path / "o")
+    assert (code, out) == (130, "")
+    note, error = err.strip().splitlines()
+    assert note.startswith("note: ")
+    assert "--resume" in note
+    assert error == "error: interrupted"
 
 
 def test_nothing_to_resume(tmp_path: Path, consortium: Make) -> None:

@@ -20,6 +20,7 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
+from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.message import Message
 from fedcredit.wire.schema import Declared, ProtocolSchema
 
@@ -171,6 +172,35 @@ def test_runs_share_a_persistent_ledger(tmp_path: Path) -> None:
     with pytest.raises(DisclosureRefused, match="asked 2, spent 10, cap 10, still possible 0"):
         _run(LocalNetwork(_settings(run=RunId("run-9"), ledgers={TAX: ledger})))
     ledger.close()
+
+
+def test_a_run_that_was_not_sealed_goes_on_with_the_same_envelopes_and_is_charged_once(tmp_path: Path) -> None:
+    keys = {party: SigningKey(bytes([number]) * 32) for number, party in enumerate(ROSTER)}
+    seen: list[list[bytes]] = []
+
+    def overheard(_: PartyId, __: PartyId, ___: str, data: bytes) -> list[bytes]:
+        seen[-1].append(data)
+        return [data]
+
+    evidence = set()
+    for attempt in range(3):
+        seen.append([])
+        ledger = Ledger(tmp_path / "tax.sqlite")
+        changes: dict[str, Any] = {"audit_dir": tmp_path / "audit", "headroom_dir": tmp_path / "headroom"}
+        network = LocalNetwork(_settings(ledgers={TAX: ledger}, signing_keys=keys, tamper=overheard, **changes))
+        roles = {TAX: holder(network.channel(TAX), 10), UTIL: holder(network.channel(UTIL), 100)}
+        asyncio.run(network.run_roles({BANK: bank(network.channel(BANK)), **roles}, seal=False))
+        evidence.add(ledger.evidence(RunId("run-1"), BANK)["run"])
+        assert ledger.report(RunId("run-1"))[0].equations == 2
+        assert network.heads == {}
+        if attempt == 2:
+            network.seal()
+        ledger.close()
+    assert seen[0] == seen[1] == seen[2]
+    assert len(evidence) == 1
+    assert verify_directory(tmp_path / "audit").keys() == ROSTER.keys()
+    events = [json.loads(line)["event"] for line in (tmp_path / "audit" / "tax.jsonl").read_text().splitlines()]
+    assert events.count("resumed") == 2
 
 
 async def _failing() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -87,6 +88,110 @@ def test_a_failed_protocol_leaves_evidence_and_no_result(tmp_path: Path, error: 
     (kept,) = tmp_path.iterdir()
     assert kept.name == "run.failed-01234567"
     assert {one.name for one in kept.iterdir()} == {"audit", "ledger", "escrow", "spec.toml"}
+
+
+def act(out: Path, *steps: Callable[[RunFiles], object]) -> None:
+    """What a run does, step by step."""
+    with run_directory(out, RUN) as files:
+        for step in steps:
+            step(files)
+
+
+def raising(error: BaseException) -> Callable[[RunFiles], None]:
+    def step(_: RunFiles) -> None:
+        raise error
+
+    return step
+
+
+def begin(files: RunFiles) -> None:
+    """What only an unfinished run needs."""
+    for place in ("secrets/bank", "checkpoints/bank", "headroom/bank.jsonl", "run.json"):
+        files.text(place, "x")
+
+
+TRANSIENT = {"secrets", "checkpoints", "headroom", "run.json", "lock"}
+
+
+def test_secrets_and_checkpoints_are_never_in_a_run_directory(tmp_path: Path) -> None:
+    with run_directory(tmp_path / "run", RUN) as files:
+        fill(files)
+        begin(files)
+        assert {one.name for one in files.folder.iterdir()} >= TRANSIENT
+    assert not {one.name for one in (tmp_path / "run").iterdir()} & TRANSIENT
+
+
+def test_nor_in_what_a_failed_run_leaves(tmp_path: Path) -> None:
+    with pytest.raises(PeerError):
+        act(tmp_path / "run", fill, begin, raising(PeerError("a.b", "c")))
+    assert {one.name for one in (tmp_path / "run.failed-01234567").iterdir()} == {
+        "audit",
+        "ledger",
+        "escrow",
+        "spec.toml",
+    }
+
+
+def interrupt(out: Path, *, begun: bool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        act(out, *([begin] if begun else []), raising(KeyboardInterrupt()))
+
+
+def test_an_interrupted_run_stays_hidden_and_can_go_on(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    interrupt(out, begun=True)
+    folder = tmp_path / ".run.01234567"
+    assert {one.name for one in folder.iterdir()} == TRANSIENT
+    with run_directory(out, RUN, folder) as files:
+        assert files.resumed
+        fill(files)
+    assert (out / "model").is_dir()
+    assert [one.name for one in tmp_path.iterdir()] == ["run"]
+
+
+def test_interrupted_before_its_first_message_it_leaves_nothing(tmp_path: Path) -> None:
+    interrupt(tmp_path / "made" / "run", begun=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("error", [DataError("a.b", "c"), SpecError("a.b", "c"), OSError(errno.ENOSPC, "full")])
+def test_a_resumed_run_stays_where_input_or_disk_are_wrong(tmp_path: Path, error: Exception) -> None:
+    """What the process before it disclosed stays disclosed, and the run can still go on."""
+    out, folder = tmp_path / "run", tmp_path / ".run.01234567"
+    interrupt(out, begun=True)
+    with pytest.raises(type(error)), run_directory(out, RUN, folder):
+        raise error
+    assert {one.name for one in folder.iterdir()} == TRANSIENT
+
+
+def test_a_folder_is_held_while_it_is_worked_in(tmp_path: Path) -> None:
+    out, folder = tmp_path / "run", tmp_path / ".run.01234567"
+    with run_directory(out, RUN):
+        with pytest.raises(SpecError, match="still running"), run_directory(out, RUN, folder):
+            pass
+        assert folder.is_dir()
+    assert out.is_dir()
+
+
+def test_a_name_that_was_taken_meanwhile_costs_no_result(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(SpecError, match=r"this run is in .*run\.01234567"):
+        act(out, fill, lambda _: RunFiles(out).text("mine", ""))
+    assert [one.name for one in out.iterdir()] == ["mine"]
+    assert (tmp_path / "run.01234567" / "model").is_dir()
+
+
+def test_a_text_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    files = RunFiles(tmp_path)
+    files.text("a.txt", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files.text("a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "old"
 
 
 def test_json_holds_no_infinity(tmp_path: Path) -> None:
