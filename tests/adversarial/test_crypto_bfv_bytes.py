@@ -236,11 +236,20 @@ def test_malformed_masks_are_refused(masked: bytes, mask: bytes) -> None:
         unmask(PARAMETERS, masked, mask)
 
 
+def test_a_request_that_comes_again_gets_the_same_mask(talk: Talk) -> None:
+    """Under two masks the asker would have two numbers, and nobody could say which of them goes with the mask kept."""
+    left = []
+    for _ in range(2):
+        pending = BfvPending(PARAMETERS, talk.asker._context, {"p": OUTPUTS}, talk.request)
+        left.append(pending.open_masked("p", talk.answerer.answer_masked(talk.request)[0]))
+    assert left[0] == left[1]
+
+
 def test_a_masked_answer_is_uniform_to_its_asker(talk: Talk) -> None:
     left = []
     for _ in range(30):
-        pending = BfvPending(PARAMETERS, talk.asker._context, {"p": OUTPUTS}, talk.request)
-        masked, _ = talk.answerer.answer_masked(talk.request)
+        request, pending = talk.asker.encrypt(np.ones(PARAMETERS.rows, np.int64), os.urandom(32))
+        masked, _ = talk.answerer.answer_masked(request)
         left.append(np.frombuffer(pending.open_masked("p", masked), "<u8"))
     seen = np.concatenate(left)
     assert len(np.unique(seen)) > 290  # 300 values of 2^18

@@ -6,6 +6,7 @@ randomness is fixed, so nothing here flickers.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -168,9 +169,12 @@ def test_without_the_mask_an_asker_reads_a_masked_answer_and_with_it_not() -> No
     primes = np.array(parameters.primes, dtype=np.uint32)
     opened = memoryview(pending.open_masked("masked", answerer.answer_masked(request)[0]))[FRAME_OVERHEAD:]
     residues = unpack_residues(opened, primes, (3, 5, 1), "opened")[..., 0].astype(np.int64)
+    seen = []
     for row in residues:
-        with pytest.raises(PeerError):
-            decode(parameters, row[None])
+        with contextlib.suppress(PeerError):  # a uniform value passes for a sum as often as sums fill the modulus
+            seen.append(int(decode(parameters, row[None])[0]))
+    assert 10 not in seen
+    assert len(seen) < 3
     assert decode(parameters, pending._uncovered("bare", answerer.answer(request), Kind.ANSWER)).tolist() == [
         10,
         10,
