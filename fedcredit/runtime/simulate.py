@@ -29,6 +29,7 @@ from fedcredit.data.table import HolderTable
 from fedcredit.errors import SpecError
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
+from fedcredit.runtime.boost_run import BOOST_RUN
 from fedcredit.runtime.checkpoints import FileCheckpoints
 from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
@@ -54,7 +55,7 @@ from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 
 __all__ = ["MODEL_RUNS", "Simulation", "simulate"]
 
-MODEL_RUNS: Mapping[str, ModelRun] = MappingProxyType({"scorecard": SCORECARD_RUN})
+MODEL_RUNS: Mapping[str, ModelRun] = MappingProxyType({"scorecard": SCORECARD_RUN, "boost": BOOST_RUN})
 """What can be simulated, by ``run.model``."""
 
 

@@ -1,0 +1,187 @@
+"""Boosted trees as a `ModelRun`: roles, oracle, files."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcredit.crypto.profiles import BFV_8192
+from fedcredit.kernels.calibration import prior_shift
+from fedcredit.kernels.points import points_of_logit
+from fedcredit.kernels.tree_model import gain_by_feature, splits_by_feature
+from fedcredit.kernels.trees import TreeRecord
+from fedcredit.protocol.boost.plan import plan_boost
+from fedcredit.protocol.boost.roles import SCHEMAS, BoostResult, coordinate, hold, lead
+from fedcredit.protocol.group_sum.session import Conversation, Session
+from fedcredit.runtime import quality
+from fedcredit.runtime.boost_oracle import PooledTrees, alone, pool_columns, pooled_trees, unprotected
+from fedcredit.runtime.boost_reference import reference_margins
+from fedcredit.runtime.model_run import ModelRun, Outcome, Report, RunInputs, Written
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.summary import sizes
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import COORDINATOR, PartyId
+
+__all__ = ["BOOST_RUN"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+_SECONDS = {"start": "align", "reference": "align", "align": "align", "boost": "train", "score": "score"}
+
+
+def _roles(inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
+    roles: dict[PartyId, Coroutine[Any, Any, Any]] = {
+        party: lead(seat.channel, seat.holding, inputs.held_out, seat.checkpoints, partial(_tell, seat.report))
+        if seat.holding.leads
+        else hold(seat.channel, seat.holding, seat.checkpoints)
+        for party, seat in inputs.seats.items()
+    }
+    return {**roles, COORDINATOR: coordinate(inputs.coordinator, inputs.spec)}
+
+
+def _tell(report: Report, done: int, total: int, record: TreeRecord) -> None:
+    part = "training" if record.validation_auc is None else "validation"
+    value = record.train_auc if record.validation_auc is None else record.validation_auc
+    report(done, total, f"AUC {value:.4f} on the {part} part")
+
+
+def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
+    """With BFV, what SEAL encrypts: it draws from the system."""
+    seal = "the cipher library draws its own randomness"
+    return {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
+
+
+def _write(files: RunFiles, outcome: Outcome) -> Written:
+    spec, leader = outcome.spec, outcome.leader
+    result: BoostResult = outcome.results[leader]
+    pooled = pool_columns((result.index, result.bad), spec, outcome.tables, outcome.keep)
+    allowed = {(one.owner, one.code): one.thresholds for one in result.trees.model.features if one.foreign}
+    together = pooled_trees(pooled, allowed)
+    open_columns, bare = unprotected(pooled)
+    own = alone(pooled)
+    library = reference_margins(open_columns, result.trees.train)
+    rows = _held_out(spec, result, own)
+    parts = _parts(outcome)
+    files.parts(parts, "trees.json")
+    files.predictions(rows)
+    test = result.index.test
+    bad = result.bad[test].astype(np.int64)
+
+    def measure(margin: Floats | None) -> dict[str, float] | None:
+        return None if margin is None else quality.measure(bad, margin[test])
+
+    federated = quality.measure(bad, result.trees.margins[test], rows.sample_probability)
+    metrics = {
+        "federated": federated,
+        "alone": measure(own.margins if own else None),
+        "pooled_plaintext": measure(together.margins),
+        "unprotected": measure(bare.margins),
+        "reference": measure(library),
+    }
+    summary = {
+        **sizes(result.index, result.bad),
+        **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
+        "auc_label_holder_alone": _auc(metrics["alone"]),
+        "auc_pooled_plaintext": _auc(metrics["pooled_plaintext"]),
+        "auc_pooled_unprotected": _auc(metrics["unprotected"]),
+        "auc_pooled_reference": _auc(metrics["reference"]),
+        "model_equals_pooled_plaintext": together.model == result.trees.model,
+        "scores_equal_pooled_plaintext": bool(np.array_equal(together.margins, result.trees.margins)),
+        "metrics": metrics,
+        "calibration": quality.calibration(rows, spec.scorecard),
+        "boost": _figures(outcome, result, metrics),
+    }
+    return Written(summary, _answered(outcome, result))
+
+
+def _auc(measures: Mapping[str, float] | None) -> float | None:
+    return measures["auc"] if measures else None
+
+
+def _held_out(spec: RunSpec, result: BoostResult, own: PooledTrees | None) -> quality.HeldOut:
+    test, scale = result.index.test, quality.point_scale(spec.scorecard)
+    margin = result.trees.margins[test]
+    sample = probability = np.exp(-np.logaddexp(0.0, -margin))
+    if spec.scorecard.true_bad_rate is not None:
+        rate = float(result.bad[result.trees.train].mean())
+        probability = np.exp(-np.logaddexp(0.0, -prior_shift(margin, rate, spec.scorecard.true_bad_rate)))
+    ids = tuple(one for one, held in zip(result.index.ids, test, strict=True) if held)
+    points = points_of_logit(scale, -margin)
+    alone_points = None if own is None else points_of_logit(scale, -own.margins[test])
+    return quality.HeldOut(ids, result.bad[test].astype(np.int64), points, probability, sample, alone_points)
+
+
+def _parts(outcome: Outcome) -> dict[str, Any]:
+    result: BoostResult = outcome.results[outcome.leader]
+    parts: dict[str, Any] = {outcome.leader: msgspec.to_builtins(result.trees.model)}
+    for party in outcome.spec.feature_holders:
+        parts[party.name] = msgspec.to_builtins(outcome.results[party.name][1].splits)
+    return parts
+
+
+def _figures(outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    spec, trees = outcome.spec, result.trees
+    plan, model = plan_boost(spec), trees.model
+    told = sum(entry.bytes for entry in outcome.transcript if entry.stage == "boost" and entry.kind not in _ONCE)
+    asked = max(0, len(trees.history) - plan.boost.first_trees_local)
+    gains, counts = gain_by_feature(model), splits_by_feature(model)
+    return {
+        "trees": len(model.trees),
+        "trees_grown": len(trees.history),
+        "trees_local": plan.boost.first_trees_local,
+        "stopped_early": len(trees.history) < plan.boost.trees,
+        "depth": plan.boost.depth,
+        "growth": plan.boost.growth,
+        "leaves": sum(tree.leaves for tree in model.trees),
+        "splits": len(model.splits),
+        "splits_of_holders": sum(number >= 0 for number in trees.numbers),
+        "thresholds_disclosed": dict(trees.disclosed),
+        "thresholds_cap": plan.boost.holder_thresholds or None,
+        "gradient_bits": plan.privacy.gradient_bits,
+        "bins": plan.boost.bins,
+        "holder_bins": plan.boost.holder_bins,
+        "noise_rows": plan.privacy.noise_rows,
+        "bytes_per_tree": told // asked if asked else 0,
+        "history": [
+            {"tree": number, "train_auc": one.train_auc, "validation_auc": one.validation_auc}
+            for number, one in enumerate(trees.history, start=1)
+        ],
+        "importance": [
+            {"owner": one.owner, "code": one.code, "gain": float(gain), "splits": int(count)}
+            for one, gain, count in zip(model.features, gains, counts, strict=True)
+        ],
+        "price": {
+            "protected": metrics["federated"]["auc"],
+            "unprotected": _auc(metrics["unprotected"]),
+            "label_holder_alone": _auc(metrics["alone"]),
+            "reference": _auc(metrics["reference"]),
+        },
+    }
+
+
+_ONCE = frozenset(
+    {"group_sum.grouping_commitment", "group_sum.setup", "group_sum.hints", "boost.basis", "boost.shapes"}
+)
+"""Kinds that are sent once a run, whatever the number of trees."""
+
+
+def _answered(outcome: Outcome, result: BoostResult) -> list[tuple[Conversation, int, int]]:
+    """The run's one conversation with the number of sums that were answered."""
+    spec, plan = outcome.spec, plan_boost(outcome.spec)
+    conversation = plan.conversation(Session("", spec.crypto.profile, {}), int(result.index.train.sum()))
+    trees = max(0, len(result.trees.history) - plan.boost.first_trees_local)
+    vectors = sum(len(one.vectors) for one in conversation.plans[: trees * len(plan.slots)])
+    outputs = sum(
+        feature.shape.bins for party in spec.feature_holders for feature in outcome.results[party.name][1].own
+    )
+    return [(conversation, max(1, vectors * outputs), conversation.rows)]
+
+
+BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _roles, _write, _unrepeatable)
+"""``model = "boost"``."""
