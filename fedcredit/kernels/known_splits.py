@@ -97,7 +97,7 @@ class KnownSplits:
             bits: bool (n,), True = the row goes left.
 
         Raises:
-            DataError: The split is disclosed already or not of a foreign feature, or the bits are of another shape or type.
+            DataError: The split is disclosed already or not of a foreign feature, or the bits do not fit.
         """
         if split in self._places or not self._features[split.feature].foreign:
             raise DataError("kernels.known-split", f"a split of feature {split.feature} is disclosed or not foreign")

@@ -27,9 +27,16 @@ _NO_CELLS = np.zeros(0, dtype=np.int64)  # exact sums need none
 
 @dataclass(frozen=True)
 class Candidate:
-    """A split of a leaf and what it gains."""
+    """A split of a leaf.
+
+    Args:
+        gain: What it gains, where that is known exactly; else a cautious estimate.
+        worth: What it is compared by: less where a limited disclosure is spent.
+        split: The split.
+    """
 
     gain: float
+    worth: float
     split: Split
 
 
@@ -148,7 +155,7 @@ class NodeSearch:
 
     def _better(self, found: Sequence[Candidate | None]) -> Candidate | None:
         enough = [one for one in found if one is not None and one.gain > self._rules.min_gain]
-        return min(enough, key=lambda one: (-one.gain, one.split.feature), default=None)
+        return min(enough, key=lambda one: (-one.worth, one.split.feature), default=None)
 
     def _best_own(self, leaf: Leaf) -> Candidate | None:
         evidence = Evidence(leaf.own[0], leaf.own[1], _NO_CELLS, 0.0)
@@ -163,7 +170,7 @@ class NodeSearch:
         evidence = Evidence(sums[0], sums[1], _NO_CELLS, 0.0)
         allowed = self._active[list(search.members)]
         found = _first(search, *search.best(evidence, leaf.totals, allowed), evidence)
-        return None if found is None else Candidate(found.gain, self._known.fine(found.split))
+        return None if found is None else Candidate(found.gain, found.gain, self._known.fine(found.split))
 
     def _coarse_now(self) -> SplitSearch:
         """The search over the cells as they are now."""
@@ -193,14 +200,21 @@ class NodeSearch:
         found: list[Candidate | None] = []
         while (one := _first(self.foreign, gains, choices, evidence)) is not None:
             if not self._noise or one.split not in self._known:
-                found.append(one)
+                found.append(self._priced(one))
                 break
             gains[members.index(one.split.feature)] = -np.inf  # its exact gain is looked at among the known ones
         for split in granted:  # even where its feature has no room for another
             member = members.index(split.feature)
             if leaf.asked[member] and not free[member]:
-                found.append(Candidate(self.foreign.gain(split, evidence, leaf.totals), split))
+                gain = self.foreign.gain(split, evidence, leaf.totals)
+                found.append(Candidate(gain, gain, split))
         return found
+
+    def _priced(self, one: Candidate) -> Candidate:
+        """A candidate over foreign sums; a new split of a feature with a limit is worth less than it gains."""
+        if self._features[one.split.feature].thresholds is None or one.split in self._known:
+            return one
+        return Candidate(one.gain, one.gain * (1.0 - self._rules.economy), one.split)
 
     def _evidence(self, leaf: Leaf, foreign: tuple[Sums, Sums]) -> Evidence:
         """Foreign sums; noisy ones are moved, all bins of a cell alike, to the cell's exact sum.
@@ -239,4 +253,5 @@ def _first(search: SplitSearch, gains: NDArray[np.float64], choices: Ints, evide
     best = min(places, key=lambda place: (-gains[place], search.members[place]), default=None)
     if best is None or gains[best] == -np.inf:
         return None
-    return Candidate(float(gains[best]), search.split_of(best, int(choices[best]), evidence))
+    gain = float(gains[best])
+    return Candidate(gain, gain, search.split_of(best, int(choices[best]), evidence))

@@ -45,7 +45,10 @@ class SplitRules:
         min_child_weight: Least sum of second derivatives of a child, >= 0.
         min_child_rows: Least rows of a child, estimated as its share of the second derivatives (as LightGBM does).
         min_gain: A split must gain more than this.
-        debias: How many times the expected gain of pure noise is taken off a noisy candidate, >= 0.
+        debias: How many times the gain that noise alone is expected to show is taken off a noisy candidate, >= 0.
+        caution: How many standard deviations of its gain are taken off a noisy candidate on top, >= 0.
+        economy: A new split of a feature with a limit on them must still be the best with this share of its gain taken
+            off, in [0, 1): disclosures go where they tell most.
 
     Raises:
         SpecError: A value is out of its range.
@@ -56,11 +59,15 @@ class SplitRules:
     min_child_rows: int = 100
     min_gain: float = 1e-6
     debias: float = 1.0
+    caution: float = 2.0
+    economy: float = 0.2
 
     def __post_init__(self) -> None:
-        for key in ("l2", "min_child_weight", "min_child_rows", "min_gain", "debias"):
+        for key in ("l2", "min_child_weight", "min_child_rows", "min_gain", "debias", "caution", "economy"):
             if not 0 <= getattr(self, key) < float("inf"):
                 raise SpecError("spec.boost", f"boost.{key} is {getattr(self, key)}; it must be at least 0 and finite")
+        if self.economy >= 1:
+            raise SpecError("spec.boost", f"boost.economy is {self.economy}; it must be below 1")
 
 
 class NodeTotals(NamedTuple):
@@ -111,6 +118,7 @@ class _Limits(NamedTuple):
     g_unit: float
     h_unit: float
     debias: float
+    caution: float
 
 
 @compiled
@@ -160,7 +168,9 @@ def _gain(left_g: float, left_h: float, spread: float, sign: int, node: NodeTota
         g_noise, h_noise = spread * limits.g_unit * limits.g_unit, spread * limits.h_unit * limits.h_unit
         excess = (g_noise + weight_left * weight_left * h_noise) / total_left
         excess += (g_noise + weight_right * weight_right * h_noise) / total_right
-        gain -= limits.debias * excess
+        # The gain moves by 2 |difference of the weights| for each unit that moves from one side to the other.
+        deviation = 2.0 * abs(weight_left - weight_right) * np.sqrt(g_noise)
+        gain -= limits.debias * excess + limits.caution * deviation
     return gain
 
 
@@ -298,6 +308,7 @@ class SplitSearch:
             float(units[0]),
             float(units[1]),
             float(rules.debias),
+            float(rules.caution),
         )
 
     @property

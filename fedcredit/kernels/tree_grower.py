@@ -213,7 +213,7 @@ class TreeGrower:
         return columns
 
     def choose(self, sums: Sequence[tuple[Sums, Sums]]) -> list[Split]:
-        """Takes the answers and names the new foreign splits whose bits are wanted, the one that gains most first.
+        """Takes the answers and names the new foreign splits whose bits are wanted, the worthiest first.
 
         Args:
             sums: For each query the sums of g and of h, int64 or float64 (foreign bins,) each: bins of *all* foreign
@@ -230,7 +230,7 @@ class TreeGrower:
         self._chosen = {}
         waiting = {leaf.number: (leaf, self._search.best(leaf)) for leaf in self._open}
         while waiting:
-            leaf, best = min(waiting.values(), key=lambda one: (-one[1].gain if one[1] else np.inf, one[0].number))
+            leaf, best = min(waiting.values(), key=lambda one: (-one[1].worth if one[1] else np.inf, one[0].number))
             if best is not None and granted:
                 again = self._search.best(leaf, granted)
                 if again != best:  # its feature is used up by a leaf that gains more: take its turn anew
@@ -324,7 +324,7 @@ class TreeGrower:
         exact = {leaf.number: self._search.best_exact(leaf) for leaf in self._open}
         found = {number: best for number, best in exact.items() if best is not None}
         if self._rules.growth == "leaf" and found:
-            first = min(found, key=lambda number: (-found[number].gain, number))
+            first = min(found, key=lambda number: (-found[number].worth, number))
             return {first: found[first]}
         return found
 
