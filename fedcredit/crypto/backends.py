@@ -18,7 +18,7 @@ from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.profiles import BFV_8192, RLWE_8192, UNSAFE_PLAINTEXT, GroupSumParameters
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["make_answerer", "make_asker", "on_every_core", "request_size", "unmask"]
+__all__ = ["answer_size", "make_answerer", "make_asker", "on_every_core", "request_size", "unmask"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -95,6 +95,27 @@ def on_every_core(parameters: GroupSumParameters, function: Callable[[T], R], it
     return on_cores(function, items) if parameters.profile == RLWE_8192 else [function(item) for item in items]
 
 
+def answer_size(parameters: GroupSumParameters, outputs: int) -> int:
+    """Bytes of the answer to one encrypted vector, exactly, masked or not.
+
+    Raises:
+        BoundError: an unknown profile.
+    """
+    if parameters.profile == RLWE_8192:
+        from fedcredit.crypto.hinted import answer_size as hinted_answer_size  # noqa: PLC0415 - as above
+
+        return hinted_answer_size(parameters, outputs)
+    if parameters.profile == BFV_8192:
+        from fedcredit.crypto.bfv_sum import answer_size as bfv_answer_size  # noqa: PLC0415 - as above
+
+        return bfv_answer_size(outputs)
+    if parameters.profile == UNSAFE_PLAINTEXT:
+        from fedcredit.crypto.unsafe_plaintext import unsafe_plaintext_size  # noqa: PLC0415 - as above
+
+        return unsafe_plaintext_size(outputs)
+    raise _unknown(parameters)
+
+
 def request_size(parameters: GroupSumParameters) -> int:
     """Bytes of one encrypted vector, exactly.
 
@@ -110,9 +131,9 @@ def request_size(parameters: GroupSumParameters) -> int:
 
         return bfv_request_size(parameters)
     if parameters.profile == UNSAFE_PLAINTEXT:
-        from fedcredit.crypto.unsafe_plaintext import unsafe_plaintext_request_size  # noqa: PLC0415 - as above
+        from fedcredit.crypto.unsafe_plaintext import unsafe_plaintext_size  # noqa: PLC0415 - as above
 
-        return unsafe_plaintext_request_size(parameters)
+        return unsafe_plaintext_size(parameters.rows)
     raise _unknown(parameters)
 
 

@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.bfv import PublicContext, SecretContext
-from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, answer_size, output_places
+from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, output_places
+from fedcredit.crypto.bfv_shard import answer_size as run_size
 from fedcredit.crypto.bfv_shares import shares_of, task_of
 from fedcredit.crypto.bfv_worker import ShardProcess
 from fedcredit.crypto.group_checks import (
@@ -44,7 +45,7 @@ from fedcredit.crypto.profiles import BFV_8192, GroupSumParameters
 from fedcredit.crypto.seal_format import DEGREE, PRIMES, packed_size, unpack60
 from fedcredit.errors import BoundError, FedCreditError, PeerError, TransportError
 
-__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "Resources", "request_size", "unmask"]
+__all__ = ["BfvAnswerer", "BfvAsker", "BfvPending", "Resources", "answer_size", "request_size", "unmask"]
 
 _REQUEST, _ANSWER, _MASKED = b"req", b"ans", b"mans"
 _TAG_BYTES = 16
@@ -158,13 +159,13 @@ class BfvPending:
         if answerer in self._opened:
             raise BoundError("bfv.opened", f"{answerer}: the answer to this vector was opened before")
         counts = _runs(outputs)
-        body = self._context.open(kind, answer, _TAG_BYTES + sum(answer_size(count) for count in counts))
+        body = self._context.open(kind, answer, _TAG_BYTES + sum(run_size(count) for count in counts))
         if body[:_TAG_BYTES] != self._tag:
             raise PeerError("bfv.tag", f"{answerer}: an answer to another request")
         at, found = _TAG_BYTES, []
         for count in counts:
-            found.append(self._read_run(body[at : at + answer_size(count)], count))
-            at += answer_size(count)
+            found.append(self._read_run(body[at : at + run_size(count)], count))
+            at += run_size(count)
         self._opened.add(answerer)
         return np.concatenate(found)
 
@@ -308,6 +309,11 @@ def request_size(parameters: GroupSumParameters) -> int:
     """Bytes of one request."""
     blocks = -(-parameters.rows // BLOCK_ROWS)
     return PublicContext.HEADER_BYTES + _TAG_BYTES + blocks * PublicContext.SEEDED_BYTES
+
+
+def answer_size(outputs: int) -> int:
+    """Bytes of one answer."""
+    return PublicContext.HEADER_BYTES + _TAG_BYTES + sum(run_size(count) for count in _runs(outputs))
 
 
 def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:

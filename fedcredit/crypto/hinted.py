@@ -59,7 +59,7 @@ from fedcredit.crypto.ring import U32, forward, inverse_products, ring_for
 from fedcredit.crypto.sampling import reference_string
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["HintedAnswerer", "HintedAsker", "HintedPendingSum", "decode", "request_size", "unmask"]
+__all__ = ["HintedAnswerer", "HintedAsker", "HintedPendingSum", "answer_size", "decode", "request_size", "unmask"]
 
 Hints = dict[str, U32]
 """Hints by answerer, each uint32 (outputs, L, N)."""
@@ -95,6 +95,11 @@ def decode(parameters: GroupSumParameters, residues: NDArray[np.int64]) -> NDArr
 def request_size(parameters: GroupSumParameters) -> int:
     """Bytes of one request."""
     return FRAME_OVERHEAD + packed_size((parameters.rows + 2 * parameters.degree) * len(parameters.primes))
+
+
+def answer_size(parameters: GroupSumParameters, outputs: int) -> int:
+    """Bytes of one answer."""
+    return FRAME_OVERHEAD + packed_size(outputs * len(parameters.primes))
 
 
 def unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:

@@ -30,7 +30,7 @@ __all__ = [
     "UnsafePlaintextAnswerer",
     "UnsafePlaintextAsker",
     "UnsafePlaintextPendingSum",
-    "unsafe_plaintext_request_size",
+    "unsafe_plaintext_size",
     "unsafe_plaintext_unmask",
 ]
 
@@ -171,9 +171,9 @@ class UnsafePlaintextAnswerer:
         return sums if noise is None else sums + noise
 
 
-def unsafe_plaintext_request_size(parameters: GroupSumParameters) -> int:
-    """Bytes of one vector in the clear."""
-    return _HEADER + 8 * parameters.rows
+def unsafe_plaintext_size(values: int) -> int:
+    """Bytes of a vector or of an answer in the clear."""
+    return _HEADER + 8 * values
 
 
 def unsafe_plaintext_unmask(parameters: GroupSumParameters, masked: bytes, mask: bytes) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedcredit.crypto.backends import make_answerer, make_asker, unmask
+from fedcredit.crypto.backends import answer_size, make_answerer, make_asker, request_size, unmask
 from fedcredit.crypto.group_sum import Answerer, Asker, Grouping
 from fedcredit.crypto.prg import UnsafeSeededEntropy
 from fedcredit.crypto.profiles import PROFILES, GroupSumParameters, derive
@@ -41,6 +41,30 @@ def test_sums_and_masked_sums_are_exact(profile: str) -> None:
     assert pending.open("a", answerer.answer(request)).tolist() == SUMS
     masked, mask = answerer.answer_masked(request)
     assert unmask(parameters, pending.open_masked("b", masked), mask).tolist() == SUMS
+
+
+@every_profile
+def test_sizes_are_known_before_anything_is_made(profile: str) -> None:
+    parameters, asker, answerer = pair(profile)
+    request, _ = asker.encrypt(VALUES, b"\x01" * 32)
+    assert len(request) == request_size(parameters)
+    assert len(answerer.answer(request)) == answer_size(parameters, OUTPUTS)
+    assert len(answerer.answer_masked(request)[0]) == answer_size(parameters, OUTPUTS)
+    with pytest.raises(BoundError, match="no back end carries"):
+        request_size(dataclasses.replace(parameters, profile="plain"))
+    with pytest.raises(BoundError, match="no back end carries"):
+        answer_size(dataclasses.replace(parameters, profile="plain"), OUTPUTS)
+
+
+@every_profile
+def test_withheld_outputs_of_another_shape_are_refused(profile: str) -> None:
+    _, asker, answerer = pair(profile)
+    request, pending = asker.encrypt(VALUES, b"\x01" * 32)
+    for bad in (np.ones(OUTPUTS - 1, np.bool_), np.ones(OUTPUTS, np.int64)):
+        with pytest.raises(BoundError, match="withheld"):
+            answerer.answer(request, None, bad)  # type: ignore[arg-type]
+        with pytest.raises(BoundError, match="withheld"):
+            pending.open("a", answerer.answer(request), bad)  # type: ignore[arg-type]
 
 
 @every_profile

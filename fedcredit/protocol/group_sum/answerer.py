@@ -64,11 +64,12 @@ class GroupSumAnswerer:
         """Commits to the grouping, then sends its hints.
 
         Raises:
-            BoundError: a bin has fewer rows than the grouping's minimum; nothing was sent.
+            BoundError: a bin has fewer rows than the grouping's minimum, or vectors or answers of this size fit into no
+                message; nothing was sent.
             IntegrityError: this conversation was begun with another grouping before.
         """
         grouping.check()
-        conversation.check_sizes()
+        conversation.check_sizes(grouping.outputs)
         matrix = grouping.codes if grouping.weights is None else np.hstack([grouping.codes, grouping.weights])
         salt, entropy = grouping_secrets(keep.secret, conversation, grouping)
         commitment = commit_grouping(matrix, salt)

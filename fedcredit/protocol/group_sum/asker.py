@@ -73,12 +73,12 @@ class GroupSumAsker:
         """Takes every answerer's commitment, then its hints.
 
         Raises:
-            BoundError: a vector of this size fits into no request; nothing was sent.
+            BoundError: vectors or answers of this size fit into no message; nothing was sent.
             PeerError: an answerer's hints do not fit the shape it announced.
             IntegrityError: an answerer sent other hints in an earlier attempt at this run.
         """
         answerers = list(shapes)
-        conversation.check_sizes()
+        conversation.check_sizes(max((shape.outputs for shape in shapes.values()), default=0))
         reference = conversation.reference
         asker = make_asker(conversation.parameters, reference, keep.secret.entropy("group_sum/asker", reference))
         commitments = await channel.gather(answerers, GroupingCommitment)

@@ -11,6 +11,7 @@ from fedcredit.wire.message import Message, Part
 from fedcredit.wire.schema import Declared, ProtocolSchema
 
 __all__ = [
+    "LARGEST_ANSWER",
     "LARGEST_REQUEST",
     "SCHEMA",
     "Answer",
@@ -31,8 +32,10 @@ Purpose = Annotated[str, Meta(max_length=200)]
 _SMALL = 1 << 10
 _SETUP = 1 << 24  # a BFV public key at degree 8192 is below 1 MB
 _HINTS = 1 << 30  # 138 kB an output: 7,700 outputs
-_ANSWER = 1 << 28  # for each vector 17 bytes an output; BFV 15 kB an output
 _MAX_VECTORS = 1 << 12
+
+LARGEST_ANSWER = 1 << 30
+"""Bytes of the largest answer. For each vector it takes 17 bytes an output; with BFV 8 kB."""
 
 LARGEST_REQUEST = 1 << 30
 """Bytes of the largest request. A vector takes 135 bits a row, 17 MB at a million rows; with BFV four times that."""
@@ -107,7 +110,7 @@ SCHEMA = ProtocolSchema(
         Declared(message=AskerSetup, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=_SETUP),
         Declared(message=Hints, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_HINTS),
         Declared(message=Request, senders=_HOLDERS, receivers=_ANSWERERS, max_bytes=LARGEST_REQUEST),
-        Declared(message=Answer, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=_ANSWER, spends=True),
+        Declared(message=Answer, senders=_ANSWERERS, receivers=_HOLDERS, max_bytes=LARGEST_ANSWER, spends=True),
     ),
 )
 """All messages of this protocol; an answer spends equations of the answerer's ledger, a masked one spends none yet."""

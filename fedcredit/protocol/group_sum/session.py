@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.backends import request_size
+from fedcredit.crypto.backends import answer_size, request_size
 from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.packing import Field, PackPlan, plan
@@ -22,7 +22,7 @@ from fedcredit.crypto.secret import RunSecret
 from fedcredit.errors import BoundError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
-from fedcredit.protocol.group_sum.messages import LARGEST_REQUEST, NonceCommitment, NonceReveal
+from fedcredit.protocol.group_sum.messages import LARGEST_ANSWER, LARGEST_REQUEST, NonceCommitment, NonceReveal
 from fedcredit.types import PartyId
 
 __all__ = ["Conversation", "Escrow", "KeptSecrets", "Session", "agree", "grouping_secrets", "vector_seed"]
@@ -136,11 +136,15 @@ class Conversation:
         """For each batch, the number of its first vector: a batch that is left out leaves its numbers unused."""
         return tuple(itertools.accumulate((len(p.vectors) for p in self.plans[:-1]), initial=0))
 
-    def check_sizes(self) -> None:
+    def check_sizes(self, outputs: int) -> None:
         """Refuses sizes that no message holds; nothing has been sent by then.
 
+        Args:
+            outputs: Most sums of an answerer.
+
         Raises:
-            BoundError: an encrypted vector is larger than a request may be.
+            BoundError: an encrypted vector is larger than a request may be, or the answers to one request are larger
+                than an answer may be.
         """
         size = request_size(self.parameters) + _EACH + _ENVELOPE
         if size > LARGEST_REQUEST:
@@ -148,6 +152,14 @@ class Conversation:
                 "group_sum.request-size",
                 f"{self.purpose}: a vector of {self.rows} rows makes a request of {size} bytes with "
                 f"{self.session.profile}, at most {LARGEST_REQUEST} are declared",
+            )
+        most = max(len(part) for batch in range(len(self.batches)) for part in self.requests(batch))
+        size = most * (answer_size(self.parameters, outputs) + _EACH) + _ENVELOPE
+        if size > LARGEST_ANSWER:
+            raise BoundError(
+                "group_sum.answer-size",
+                f"{self.purpose}: {outputs} sums of {most} vectors make an answer of {size} bytes with "
+                f"{self.session.profile}, at most {LARGEST_ANSWER} are declared; use fewer bins or smaller batches",
             )
 
     @cached_property

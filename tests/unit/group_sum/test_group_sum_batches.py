@@ -158,6 +158,18 @@ def test_a_vector_that_fits_into_no_message_is_refused_before_anything_is_sent(
         played.play(nothing, nothing)
 
 
+def test_answers_that_fit_into_no_message_are_refused_before_anything_is_sent(
+    scene: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LARGEST_ANSWER", 1300)
+    played = scene(batches=(PAIR, PAIR * 2))
+
+    async def nothing(*_: Any) -> None: ...
+
+    with pytest.raises(BoundError, match=r"7 sums of 2 vectors make an answer of 15\d\d bytes .* at most 1300"):
+        played.play(nothing, nothing)
+
+
 @every_profile
 def test_offsets_are_added_exactly(scene: Any, profile: str) -> None:
     fields = tuple(Field(100, noise_bound(40.0)) for _ in range(3))
