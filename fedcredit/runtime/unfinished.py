@@ -230,7 +230,8 @@ def to_resume(out: Path, spec_digest: str) -> Unfinished:
     if running := next((one for one in found if one.running), None):
         raise _busy(running.folder)
     if not begun:
-        text = f"--resume: {out} has no unfinished run to go on with; run without --resume"
+        empty = "".join(f" ({one.folder} was stopped before its first message and can be removed)" for one in found)
+        text = f"--resume: {out} has no unfinished run to go on with{empty}; run without --resume"
         raise SpecError("resume.nothing", text)
     if len(begun) > 1:
         names = ", ".join(str(one.folder) for one in begun)

@@ -116,8 +116,10 @@ def test_what_is_resumed(tmp_path: Path) -> None:
     out = tmp_path / "o"
     with pytest.raises(SpecError, match="no unfinished run"):
         to_resume(out, "aa")
-    folder(out, "00000000")  # stopped before its first message
-    with pytest.raises(SpecError, match="no unfinished run"):
+    empty = folder(out, "00000000")
+    with pytest.raises(
+        SpecError, match=f"no unfinished run to go on with .{empty} was stopped before its first message"
+    ):
         to_resume(out, "aa")
     made = begun(out)
     assert to_resume(out, "aa").folder == made
