@@ -7,6 +7,7 @@ import math
 import time
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,7 +221,8 @@ def test_what_does_not_fit_is_refused() -> None:
     features = (TreeFeature("bank", "F1", 2, 2),)
     leaf = Node(0, 0.0, 0.0, -1, -1, -1, 1.0)
     model = BoostedTrees(0.0, features, (Split(0, (0,)),), (Tree((Node(0, 0.0, 0.0, 0, 1, 2, 0.0), leaf, leaf)),))
-    for bits in (np.zeros((3, 2), np.bool_), np.zeros((3, 1), np.int8), np.zeros(3, np.bool_)):
+    shapes: list[NDArray[Any]] = [np.zeros((3, 2), np.bool_), np.zeros((3, 1), np.int8), np.zeros(3, np.bool_)]
+    for bits in shapes:
         with pytest.raises(BoundError, match="bool, one column for 1 splits"):
             shapley(model, bits)
     with pytest.raises(BoundError, match="tree 0: the inner node 0 has no training rows"):
