@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.kernels.denoise import fit_to_cells, shrink_to_cells
 from fedcredit.kernels.gradients import Quantised
 from fedcredit.kernels.histogram import histogram
 from fedcredit.kernels.known_splits import KnownSplits
@@ -217,34 +218,29 @@ class NodeSearch:
         return Candidate(one.gain, one.gain * (1.0 - self._rules.economy), one.split)
 
     def _evidence(self, leaf: Leaf, foreign: tuple[Sums, Sums]) -> Evidence:
-        """Foreign sums; noisy ones are moved, all bins of a cell alike, to the cell's exact sum.
-
-        That is the least-squares estimate under all that is known exactly: what is left of the noise in a sum over s of
-        a cell's B bins has variance s (B - s) / B of one bin's.
-        """
+        """Foreign sums; noisy ones are held against all that is known exactly."""
         if not self._noise:
             return Evidence(*foreign, _NO_CELLS, 0.0)
         g, h = foreign[0].astype(np.float64), foreign[1].astype(np.float64)
+        variance = leaf.answers * self._noise * self._noise
         all_cells = [self._known.cells(member) for member in self.foreign.members]
         for member, start, cells in zip(self.foreign.members, self.foreign.offsets.tolist(), all_cells, strict=True):
-            exact = self._exact(leaf, member)
-            sizes = np.bincount(cells)
-            for line, sums in enumerate((g, h)):
-                here = sums[start : start + cells.size]
-                # Sums of a few numbers, one after the other: the same floats everywhere.
-                off = [exact[line][cell] - sum(here[cells == cell].tolist()) for cell in range(sizes.size)]
-                here += (np.array(off) / sizes)[cells]
-        return Evidence(g, h, np.concatenate(all_cells), leaf.answers * self._noise * self._noise)
+            here, exact = slice(start, start + cells.size), self._exact(leaf, member)
+            fit_to_cells(g[here], cells, exact[0])
+            fit_to_cells(h[here], cells, exact[1])
+            if not self._features[member].ordered:
+                shrink_to_cells(g[here], h[here], cells, variance)
+        return Evidence(g, h, np.concatenate(all_cells), variance)
 
-    def _exact(self, leaf: Leaf, member: int) -> tuple[list[int], list[int]]:
+    def _exact(self, leaf: Leaf, member: int) -> tuple[Ints, Ints]:
         """Exact sums of a foreign feature by cell."""
         if member not in self._known.features:
-            return [leaf.totals.g], [leaf.totals.h]
+            return np.array([leaf.totals.g], dtype=np.int64), np.array([leaf.totals.h], dtype=np.int64)
         search, sums = self._coarse_now(), self._coarse_of(leaf)
         place = search.members.index(member)
         start = int(search.offsets[place])
-        end = start + int(self._known.cells(member).max()) + 1
-        return sums[0, start:end].tolist(), sums[1, start:end].tolist()
+        here = slice(start, start + int(self._known.cells(member).max()) + 1)
+        return sums[0, here], sums[1, here]
 
 
 def _first(search: SplitSearch, gains: NDArray[np.float64], choices: Ints, evidence: Evidence) -> Candidate | None:
