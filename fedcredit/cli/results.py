@@ -97,7 +97,7 @@ def _measured(label: str, measures: Mapping[str, float] | None, *, main: bool = 
 
 def _scorecard_rows(summary: Summary) -> Iterable[Row]:
     metrics = summary["metrics"]
-    names = ", ".join(party for party, role in summary["parties"].items() if role != "label_holder")
+    names = ", ".join(_holders(summary))
     return (
         _measured(f"{summary['bank']} alone", metrics["alone"]),
         _measured(f"federated with {names}", metrics["federated"], main=True),
@@ -113,5 +113,44 @@ def _scorecard_notes(summary: Summary) -> Iterable[Text]:
         yield Text(text, style="yellow")
 
 
-VIEWS: Mapping[str, View] = MappingProxyType({"scorecard": View("scorecard", _scorecard_rows, _scorecard_notes)})
+def _boost_rows(summary: Summary) -> Iterable[Row]:
+    metrics, names = summary["metrics"], ", ".join(_holders(summary))
+    protected = summary["boost"]["noise_rows"] > 0 or summary["boost"]["thresholds_cap"] is not None
+    return (
+        _measured(f"{summary['bank']} alone", metrics["alone"]),
+        _measured(f"federated with {names}", metrics["federated"], main=True),
+        _measured("pooled plaintext, the same steps", metrics["pooled_plaintext"]),
+        *([_measured("pooled plaintext, no noise, no caps", metrics["unprotected"])] if protected else []),
+        _measured("pooled plaintext, XGBoost", metrics["reference"]),
+    )
+
+
+def _boost_notes(summary: Summary) -> Iterable[Text]:
+    boost = summary["boost"]
+    told = ", ".join(f"{party} {count}" for party, count in boost["thresholds_disclosed"].items())
+    trees = f"{boost['trees']} trees" + (" (stopped early)" if boost["stopped_early"] else "")
+    size = f"{boost['bytes_per_tree'] / 1e6:.1f} MB a tree"
+    yield Text(f"{trees}, {boost['splits']} distinct splits, {size}; thresholds disclosed: {told}")
+    if not boost["noise_rows"] or boost["thresholds_cap"] is None:
+        off = " and ".join(
+            text
+            for text, missing in (
+                ("no holder noise", not boost["noise_rows"]),
+                ("no cap on thresholds", boost["thresholds_cap"] is None),
+            )
+            if missing
+        )
+        yield Text(f"PROTECTION OFF: {off}; for public data only", style="bold white on red")
+
+
+def _holders(summary: Summary) -> list[str]:
+    return [party for party, role in summary["parties"].items() if role != "label_holder"]
+
+
+VIEWS: Mapping[str, View] = MappingProxyType(
+    {
+        "scorecard": View("scorecard", _scorecard_rows, _scorecard_notes),
+        "boost": View("trees", _boost_rows, _boost_notes),
+    }
+)
 """How runs are printed, by ``model`` of the summary."""

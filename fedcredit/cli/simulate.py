@@ -14,7 +14,7 @@ from fedcredit.cli.console import stderr, write_json, write_notice
 from fedcredit.cli.results import show_results
 from fedcredit.report.build import build_report
 from fedcredit.runtime.progress import Progress
-from fedcredit.runtime.simulate import Simulation, simulate
+from fedcredit.runtime.simulate import MODEL_RUNS, Simulation, simulate
 from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import LoadedSpec, load_spec
 
@@ -26,12 +26,13 @@ _STAGES = {
     "align": "finding the common rows",
     "bin": "counting goods and bads by bin",
     "scorecard": "selecting and fitting",
+    "boost": "growing trees",
     "score": "scoring held-out rows",
     "compare": "repeating everything in the clear to compare",
     "report": "writing the report",
 }
 
-_STEPS: dict[str, str] = {}
+_STEPS = {"boost": "tree"}
 """What the steps of a counted stage are called, where it is not "step"."""
 
 _EPILOG = """Examples:
@@ -117,7 +118,7 @@ def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool) -> Simulation
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = stderr()
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, stages = bar.add_task("starting", total=len(_STAGES)), 0
+        task, stages = bar.add_task("starting", total=_stages(loaded)), 0
 
         def tell(at: Progress) -> None:
             nonlocal stages
@@ -132,6 +133,12 @@ def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool) -> Simulation
                 build_report(folder, party.name)
 
         return simulate(loaded, out, progress=tell, finish=report, resume=resume)
+
+
+def _stages(loaded: LoadedSpec) -> int:
+    """Stages of a run: the model's, with loading, comparing and reporting around them."""
+    model = MODEL_RUNS.get(loaded.spec.run.model)
+    return 3 + (len(model.seconds.keys() - {"start"}) if model else 0)
 
 
 def describe(at: Progress) -> str:

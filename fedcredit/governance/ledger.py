@@ -43,7 +43,10 @@ class LedgerLine:
         equations_feature: That feature.
         equations_cap: Cap in force for the run asked about; None where caps are not enforced.
         row_bits: Bits about every row, totals and bitmaps together.
-        row_bits_cap: Cap on the totals of the whole party; None as above.
+        row_bits_cap: Their caps together: of the totals of the whole party, and of each feature with a bitmap; None as
+            above.
+        feature_bits: Largest number of bits about every row in bitmaps of one feature.
+        feature_bits_cap: Cap on them; None as above.
         bins_returned: Bins returned to their owner.
         bins_returned_cap: Their cap; None as above.
         noise_rows: Smallest noise the run declared, in rows.
@@ -56,6 +59,8 @@ class LedgerLine:
     equations_cap: float | None
     row_bits: float
     row_bits_cap: float | None
+    feature_bits: float
+    feature_bits_cap: float | None
     bins_returned: float
     bins_returned_cap: float | None
     noise_rows: float
@@ -224,6 +229,9 @@ class Ledger:
         equations = [(amount, name) for (kind, name), amount in totals.items() if kind is CostKind.EQUATIONS]
         largest, feature = max(equations, default=(0, ""), key=lambda one: (one[0], one[1]))
 
+        bits = {name: amount for (kind, name), amount in totals.items() if kind is CostKind.ROW_BITS}
+        bits_cap = sum(caps.for_cost(CostKind.ROW_BITS, name) for name in bits or [""])
+
         def total(kind: CostKind) -> float:
             return sum(amount for (one, _), amount in totals.items() if one is kind) / _UNIT
 
@@ -234,7 +242,9 @@ class Ledger:
             equations_feature=feature,
             equations_cap=_finite(caps.equations),
             row_bits=total(CostKind.ROW_BITS),
-            row_bits_cap=_finite(caps.row_bits),
+            row_bits_cap=_finite(bits_cap),
+            feature_bits=max((amount for name, amount in bits.items() if name), default=0) / _UNIT,
+            feature_bits_cap=_finite(caps.feature_row_bits),
             bins_returned=total(CostKind.BINS_RETURNED),
             bins_returned_cap=_finite(caps.bins_returned),
             noise_rows=min(one.noise_rows for _, one, _ in known),

@@ -40,6 +40,7 @@ def ledger_numbers(reports: Mapping[PartyId, Sequence[LedgerLine]]) -> dict[str,
                 "counterparty": line.counterparty,
                 "equations": {"largest": line.equations, "cap": line.equations_cap},
                 "row_bits": {"spent": line.row_bits, "cap": line.row_bits_cap},
+                "feature_bits": {"largest": line.feature_bits, "cap": line.feature_bits_cap},
                 "bins_returned": {"spent": line.bins_returned, "cap": line.bins_returned_cap},
             }
             for line in lines
@@ -60,6 +61,8 @@ def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | No
         "cap": smallest(line.equations_cap for line in lines),
         "bits_per_row": max((line.row_bits for line in lines), default=0.0),
         "bits_per_row_cap": smallest(line.row_bits_cap for line in lines),
+        "bits_per_feature": max((line.feature_bits for line in lines), default=0.0),
+        "bits_per_feature_cap": smallest(line.feature_bits_cap for line in lines),
         "bins_returned": max((line.bins_returned for line in lines), default=0.0),
         "bins_returned_cap": smallest(line.bins_returned_cap for line in lines),
         "noise_rows": min((line.noise_rows for line in lines), default=0.0),

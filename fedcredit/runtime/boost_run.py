@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,12 +13,14 @@ from fedcredit.crypto.profiles import BFV_8192
 from fedcredit.kernels.calibration import prior_shift
 from fedcredit.kernels.points import points_of_logit
 from fedcredit.kernels.tree_model import gain_by_feature, splits_by_feature
+from fedcredit.kernels.tree_shap import shapley
 from fedcredit.kernels.trees import TreeRecord
 from fedcredit.protocol.boost.plan import plan_boost
 from fedcredit.protocol.boost.roles import SCHEMAS, BoostResult, coordinate, hold, lead
 from fedcredit.protocol.group_sum.session import Conversation, Session
 from fedcredit.runtime import quality
 from fedcredit.runtime.boost_oracle import PooledTrees, alone, pool_columns, pooled_trees, unprotected
+from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest, reasons
 from fedcredit.runtime.boost_reference import reference_margins
 from fedcredit.runtime.model_run import ModelRun, Outcome, Report, RunInputs, Written
 from fedcredit.runtime.run_directory import RunFiles
@@ -33,6 +34,9 @@ Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 
 _SECONDS = {"start": "align", "reference": "align", "align": "align", "boost": "train", "score": "score"}
+
+_REASONS = 4
+"""Features named for each row: those that raise its risk most."""
 
 
 def _roles(inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
@@ -70,6 +74,7 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
     parts = _parts(outcome)
     files.parts(parts, "trees.json")
     files.predictions(rows)
+    _explain(files, result)
     test = result.index.test
     bad = result.bad[test].astype(np.int64)
 
@@ -91,6 +96,7 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
         "auc_pooled_plaintext": _auc(metrics["pooled_plaintext"]),
         "auc_pooled_unprotected": _auc(metrics["unprotected"]),
         "auc_pooled_reference": _auc(metrics["reference"]),
+        "model_digest": model_digest(parts),
         "model_equals_pooled_plaintext": together.model == result.trees.model,
         "scores_equal_pooled_plaintext": bool(np.array_equal(together.margins, result.trees.margins)),
         "metrics": metrics,
@@ -119,10 +125,17 @@ def _held_out(spec: RunSpec, result: BoostResult, own: PooledTrees | None) -> qu
 
 def _parts(outcome: Outcome) -> dict[str, Any]:
     result: BoostResult = outcome.results[outcome.leader]
-    parts: dict[str, Any] = {outcome.leader: msgspec.to_builtins(result.trees.model)}
+    parts: dict[str, Any] = {outcome.leader: label_holder_part(result, outcome.spec, outcome.leader)}
     for party in outcome.spec.feature_holders:
-        parts[party.name] = msgspec.to_builtins(outcome.results[party.name][1].splits)
+        parts[party.name] = holder_part(outcome.results[party.name][1], party.name)
     return parts
+
+
+def _explain(files: RunFiles, result: BoostResult) -> None:
+    test, trees = result.index.test, result.trees
+    contributions, _ = shapley(trees.model, trees.bits[test])
+    ids = [one for one, held in zip(result.index.ids, test, strict=True) if held]
+    files.table("explanations.parquet", reasons(ids, contributions, trees.model.features, _REASONS))
 
 
 def _figures(outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,8 +153,8 @@ def _figures(outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any]) 
         "growth": plan.boost.growth,
         "leaves": sum(tree.leaves for tree in model.trees),
         "splits": len(model.splits),
-        "splits_of_holders": sum(number >= 0 for number in trees.numbers),
-        "thresholds_disclosed": dict(trees.disclosed),
+        "splits_of_holders": sum(model.features[split.feature].foreign for split in model.splits),
+        "thresholds_disclosed": dict(trees.counts),
         "thresholds_cap": plan.boost.holder_thresholds or None,
         "gradient_bits": plan.privacy.gradient_bits,
         "bins": plan.boost.bins,

@@ -161,7 +161,8 @@ def test_bins_are_counted_for_the_whole_party_and_bits_by_their_account() -> Non
         ledger.declare(RUN, BANK, _declaration(costs))
         ledger.spend(RUN, BANK, Spend(_request(1), costs), b"a")
         line = ledger.report(RUN)[0]
-        assert (line.bins_returned, line.bins_returned_cap, line.row_bits, line.row_bits_cap) == (105, 105, 39, 36)
+        assert (line.bins_returned, line.bins_returned_cap, line.row_bits, line.row_bits_cap) == (105, 105, 39, 39)
+        assert (line.feature_bits, line.feature_bits_cap) == (3, 3)
         for kind, feature in ((BINS, "x2"), (BITS, ""), (BITS, "x0")):
             with pytest.raises(DisclosureRefused, match="still possible 0"):
                 ledger.declare(NEXT, BANK, _declaration((Cost(kind, feature, 0.001),)))

@@ -28,6 +28,8 @@ def line(counterparty: str, equations: float, cap: float | None, bits: float, no
         equations_cap=cap,
         row_bits=bits,
         row_bits_cap=36,
+        feature_bits=2,
+        feature_bits_cap=3,
         bins_returned=2 * equations,
         bins_returned_cap=cap,
         noise_rows=noise,

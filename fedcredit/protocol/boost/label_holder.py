@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, PeerError
+from fedcredit.kernels.known_splits import model_bits
 from fedcredit.kernels.tree_grower import TreeGrower
-from fedcredit.kernels.tree_model import BoostedTrees, Split, left_bits, margins
+from fedcredit.kernels.tree_model import BoostedTrees, Split, margins
 from fedcredit.kernels.trees import BoostState, Records, TreeRecord
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
@@ -80,21 +81,21 @@ class LedTrees:
 
     Args:
         model: The trees; a feature of another party is a code.
-        numbers: For each split of the model its owner's own number of it; -1 for splits of the label holder.
+        disclosed: The disclosed splits that those of the model are or follow from, each with its owner's number of it.
         train: bool (n,), rows trained on; rows neither held out nor trained on judged early stopping.
         margins: float64 (n,), log-odds of default of all common rows.
         bits: bool (n, S), side of every row in every split of the model.
         history: One record a tree, those after the best one included.
-        disclosed: Distinct splits each holder has disclosed.
+        counts: Distinct splits each holder has disclosed, those that no tree needed in the end included.
     """
 
     model: BoostedTrees
-    numbers: tuple[int, ...]
+    disclosed: Mapping[Split, int]
     train: Bools
     margins: Floats
     bits: Bools
     history: tuple[TreeRecord, ...]
-    disclosed: Mapping[PartyId, int]
+    counts: Mapping[PartyId, int]
 
 
 async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) -> LedTrees:
@@ -269,25 +270,29 @@ class _Run:
         self._channel.stage("score")
         model, test = self.state.result().model, self._inputs.index.test
         disclosed = {party: self._disclosed(party) for party in self._inputs.holders}
-        numbers = [self._number(split, disclosed) for split in model.splits]
+        needed = needed_splits(model, self.state.known.splits)
         for party, splits in disclosed.items():
             kept = np.zeros(self._plan.kept_slots([s.thresholds for s in self._features.shapes[party]]), np.bool_)
-            kept[: len(splits)] = [split in model.splits for split in splits]
+            kept[: len(splits)] = [split in needed for split in splits]
             await self._channel.send(party, KeptSplits(kept=pack_bits(kept)))
+        told: dict[Split, Bools] = {}
+        for party, splits in disclosed.items():
+            kept_of_party = [split for split in splits if split in needed]
+            paths = await self._paths(party, int(test.sum()), len(kept_of_party))
+            told |= {split: paths[:, place] for place, split in enumerate(kept_of_party)}
         bits = np.empty((len(test), len(model.splits)), np.bool_)
         bits[~test] = self.state.bits()
-        codes = code_matrix(self._inputs.own, np.flatnonzero(test))
-        for place, split in enumerate(model.splits):
-            if not self._features.features[split.feature].foreign:
-                bits[test, place] = left_bits(split, codes[split.feature])
-        for party, splits in disclosed.items():
-            places = [model.splits.index(split) for split in splits if split in model.splits]
-            bits[np.ix_(np.flatnonzero(test), np.array(places, np.int64))] = await self._paths(
-                party, int(test.sum()), len(places)
-            )
-        counts = {party: len(splits) for party, splits in disclosed.items()}
-        found = margins(model, bits)
-        return LedTrees(model, tuple(numbers), self._train, found, bits, self.state.history, counts)
+        bits[test] = model_bits(model, code_matrix(self._inputs.own, np.flatnonzero(test)), told)
+        numbers = {split: place for splits in disclosed.values() for place, split in enumerate(splits)}
+        return LedTrees(
+            model=model,
+            disclosed={split: numbers[split] for split in self.state.known.splits if split in needed},
+            train=self._train,
+            margins=margins(model, bits),
+            bits=bits,
+            history=self.state.history,
+            counts={party: len(splits) for party, splits in disclosed.items()},
+        )
 
     async def _paths(self, party: PartyId, rows: int, splits: int) -> Bools:
         paths = await self._channel.receive(party, Paths)
@@ -304,6 +309,11 @@ class _Run:
         known = self.state.known.splits
         return [split for split in known if self._features.features[split.feature].owner == party]
 
-    def _number(self, split: Split, disclosed: Mapping[PartyId, Sequence[Split]]) -> int:
-        feature = self._features.features[split.feature]
-        return disclosed[PartyId(feature.owner)].index(split) if feature.foreign else -1
+
+def needed_splits(model: BoostedTrees, disclosed: Sequence[Split]) -> set[Split]:
+    """The disclosed splits that a model's splits are or follow from."""
+    needed: set[Split] = set()
+    for split in model.splits:
+        if model.features[split.feature].foreign:
+            needed |= {split} if split in disclosed else {one for one in disclosed if one.feature == split.feature}
+    return needed
