@@ -111,16 +111,20 @@ def split_label(own: OwnFeature, left: Sequence[int]) -> str:
     if (prebins.bins - 1 if prebins.has_missing else prebins.fallback) in left:  # values too rare for their own bin
         pieces += [f"code {code:g}" for code in prebins.as_missing]
         pieces += ["missing"] if own.rare_missing else []
-    return f"{own.name} {' or '.join(pieces)}"
+    return f"{own.name} {_or(pieces)}"
 
 
 def _categories(prebins: Prebins, left: Sequence[int]) -> str:
     places = [bin_ for bin_ in left if bin_ < len(prebins.categories)]
     names = [name for bin_ in places for name in prebins.categories[bin_]]
     more = len(names) - _NAMES
-    pieces = [", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")] if names else []
+    pieces = [f"{', '.join(names[:_NAMES])} and {more} more"] if more > 1 else names  # one more is as short by name
     pieces += ["other"] * any(not prebins.categories[bin_] for bin_ in places)
-    return " or ".join(pieces + ["missing"] * (prebins.has_missing and prebins.bins - 1 in left))
+    return _or(pieces + ["missing"] * (prebins.has_missing and prebins.bins - 1 in left))
+
+
+def _or(pieces: Sequence[str]) -> str:
+    return " or ".join([", ".join(pieces[:-1])] * (len(pieces) > 1) + list(pieces[-1:]))
 
 
 def _reason(own: OwnFeature, party: str, texts: Mapping[str, str]) -> Reason:
