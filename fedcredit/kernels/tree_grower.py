@@ -174,6 +174,7 @@ class TreeGrower:
         self._open: list[Leaf] = []
         self._questions: list[_Question] = []
         self._chosen: dict[int, Candidate] = {}
+        self._wanted: list[Split] = []
         self._round = 0
         g, h = sample.quantised.g, sample.quantised.h
         totals = NodeTotals(int(g[rows].sum()), int(h[rows].sum()), int(rows.size), -np.inf, np.inf)
@@ -244,7 +245,8 @@ class TreeGrower:
                 granted.append(best.split)
             if self._rules.growth == "leaf":
                 break
-        return granted
+        self._wanted = granted
+        return list(granted)
 
     def settle(self, bits: Mapping[Split, Bools]) -> None:
         """Takes the bits of the chosen splits, splits the nodes and begins the next round.
@@ -253,10 +255,14 @@ class TreeGrower:
             bits: bool (n,) of each split that :meth:`choose` named.
 
         Raises:
-            DataError: The bits of a split are missing or of another shape or type.
+            DataError: These are not the bits of exactly the chosen splits, or are of another shape or type.
         """
-        for split in bits:
+        if set(bits) != set(self._wanted):
+            right = f"bits of {len(bits)} splits; those of the {len(self._wanted)} that were chosen are needed"
+            raise DataError("kernels.tree-bits", right)
+        for split in self._wanted:  # not in the order of the answers
             self._known.add(split, bits[split])
+        self._wanted = []
         chosen = self._decided()
         self._round += 1
         leaves, self._questions = self._open, []
