@@ -5,7 +5,8 @@ Candidates of a column, in the order in which ties are broken (after the order o
 - ordered bins: every threshold with the extras (special codes, missing) to the right, thresholds rising; then every
   other way to place the extras, thresholds falling. Ordered bins against extras is one of them. Up to three extras
   move freely; of more, the third and later ones move as one.
-- categories: bins sorted by weight -G / (H + l2), ties by number; every prefix against the rest.
+- categories: bins sorted by weight -G / (H + l2) (0 where H is below the least of a child), ties by number; every
+  prefix against the rest.
 
 Source: Chen & Guestrin, KDD 2016, equations 5 and 7 (weight and gain); Fisher, JASA 53 (1958) (sorted categories);
 XGBoost's documentation, "Monotonic Constraints".
@@ -175,10 +176,13 @@ def _gain(left_g: float, left_h: float, spread: float, sign: int, node: NodeTota
 
 
 @compiled
-def _sorted_categories(g: Sums, h: Sums, l2: float, g_unit: float, h_unit: float) -> Ints:
+def _sorted_categories(g: Sums, h: Sums, limits: _Limits) -> Ints:
+    """Bins by weight; one that could not be a child by itself counts as neutral, as in XGBoost."""
     weights = np.zeros(g.size)
     for place in range(g.size):
-        weights[place] = _weight(g[place] * g_unit, max(h[place] * h_unit, 0.0), l2, (-np.inf, np.inf))
+        total = h[place] * limits.h_unit
+        if total > 0.0 and total >= limits.min_weight:
+            weights[place] = _weight(g[place] * limits.g_unit, total, limits.l2, (-np.inf, np.inf))
     return np.argsort(weights, kind="mergesort")
 
 
@@ -204,7 +208,7 @@ def _sizes(cells: Ints, variance: float) -> Ints:
 @compiled
 def _scan_categories(evidence: Evidence, node: NodeTotals, limits: _Limits) -> tuple[float, int]:
     g, h = evidence.g, evidence.h
-    order = _sorted_categories(g, h, limits.l2, limits.g_unit, limits.h_unit)
+    order = _sorted_categories(g, h, limits)
     sizes = _sizes(evidence.cells, evidence.variance)
     inside = np.zeros_like(sizes)
     best, choice = -np.inf, -1
@@ -349,8 +353,7 @@ class SplitSearch:
             left = [place for place in moved if extras >> min(place - feature.ordered, _FREE_EXTRAS - 1) & 1]
             return canonical_split(self.members[member], [*range(last + 1), *left], feature.bins)
         here = slice(start, start + feature.bins)
-        limits = self._limits
-        order = _sorted_categories(evidence.g[here], evidence.h[here], limits.l2, limits.g_unit, limits.h_unit)
+        order = _sorted_categories(evidence.g[here], evidence.h[here], self._limits)
         return canonical_split(self.members[member], [int(place) for place in order[:choice]], feature.bins)
 
     def gain(self, split: Split, evidence: Evidence, node: NodeTotals) -> float:
