@@ -16,6 +16,7 @@ from fedcredit.kernels.trees import BoostState, Records, TreeRecord
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
+from fedcredit.protocol.boost.archive import note_message, note_rows, note_tree
 from fedcredit.protocol.boost.columns import FeatureList, code_matrix
 from fedcredit.protocol.boost.draws import LabelDraws
 from fedcredit.protocol.boost.messages import (
@@ -108,6 +109,7 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     """
     channel.stage("boost")
     train = training_rows(inputs.index, inputs.bad, inputs.plan, inputs.draws)
+    note_rows(inputs.keep.escrow, inputs.index)
     shapes = await _shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
     bins = {party: Expected(tuple((f.code, f.bins) for f in announced)) for party, announced in shapes.items()}
@@ -144,6 +146,7 @@ async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[P
     await channel.broadcast(inputs.holders, basis)
     found = await channel.gather(inputs.holders, TreeShapes)
     for party, shapes in found.items():
+        note_message(inputs.keep.escrow, party, shapes)
         codes = [feature.code for feature in shapes.features]
         if not codes or len(set(codes)) != len(codes) or any(f.ordered > f.bins for f in shapes.features):
             raise PeerError(
@@ -197,8 +200,11 @@ class _Run:
                 sums = await self._sums(grower, (tree, number))
                 wanted = grower.choose(sums)
                 grower.settle(await self._bitmaps((tree, number), wanted))
+        known = len(self.state.known.numbered)
         record = self.state.add(grower)
-        self._inputs.checkpoints.save(write_checkpoint(self.state.to_state()))
+        state = self.state.to_state()
+        note_tree(self._inputs.keep.escrow, tree, state.trees[-1], state.splits[known:])
+        self._inputs.checkpoints.save(write_checkpoint(state))
         self._inputs.report(tree + 1, plan.boost.trees, record)
 
     def _own_offer(self, tree: int) -> Bools:
@@ -214,6 +220,7 @@ class _Run:
         for party, offer in (await self._channel.gather(self._inputs.holders, Offer)).items():
             if offer.tree != tree:
                 raise PeerError("boost.tree", f"{party}: offers features for tree {offer.tree}, {tree} has begun")
+            note_message(self._inputs.keep.escrow, party, offer)
             with blaming(party):
                 offered = unpack_bits(offer.offered, (len(self._features.shapes[party]),), "offered features")
             active[self._features.of_party(party)] = offered[self._features.announced(party)]
@@ -253,11 +260,14 @@ class _Run:
             slots = self._formats[party].write(
                 [(announced[split.feature], split.left) for split in splits], self._plan.wanted(number)
             )
-            await self._channel.send(party, WantedSplits(tree=tree, round=number, slots=slots))
+            message = WantedSplits(tree=tree, round=number, slots=slots)
+            note_message(self._inputs.keep.escrow, party, message)
+            await self._channel.send(party, message)
         bits: dict[Split, Bools] = {}
         for party, splits in of_owner.items():
             if splits:
                 answer = await self._channel.receive(party, Bitmaps)
+                note_message(self._inputs.keep.escrow, party, answer)
                 if (answer.tree, answer.round, len(answer.bitmaps)) != (tree, number, len(splits)):
                     raise PeerError("boost.bitmaps", f"{party}: bitmaps of another round, or too many or too few")
                 with blaming(party):
