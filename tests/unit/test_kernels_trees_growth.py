@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -492,3 +493,23 @@ def test_draws_of_nothing() -> None:
     assert draws.columns(0).tolist() == [True] * 3
     assert draws.noise(0, 0, 0) is None
     assert draws.rounding(0, 2)[1].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.slow
+def test_a_million_rows_take_a_second() -> None:
+    """A depth-3 tree over 30 columns in 32 bins; the bound leaves room for a busy machine."""
+    rng = np.random.default_rng(0)
+    n = 1_000_000
+    features = tuple(TreeFeature("bank", f"F{i}", 32, 32) for i in range(30))
+    codes = rng.integers(0, 32, (30, n), dtype=np.uint8)
+    bad = rng.random(n) < 0.1 + 0.01 * codes[3]
+    state = BoostState(Records(features, codes, bad, np.ones(n, dtype=np.bool_)), BoostRules(trees=3, gradient_bits=8))
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        grower = state.next_tree(chance(features))
+        while not grower.done:
+            grower.settle(dict.fromkeys(grower.choose([]), bad))
+        state.add(grower)
+        times.append(time.perf_counter() - begin)
+    assert min(times) < 2.0
