@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.group_sum import Grouping
-from fedcredit.errors import DataError, DisclosureRefused, PeerError
+from fedcredit.errors import DataError, DisclosureRefused, IntegrityError, PeerError
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
+from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.boost.columns import direction
 from fedcredit.protocol.boost.draws import HolderDraws
 from fedcredit.protocol.boost.messages import (
@@ -28,7 +29,7 @@ from fedcredit.protocol.boost.messages import (
     WantedSplits,
 )
 from fedcredit.protocol.boost.plan import SHAPE_EQUATIONS, BoostPlan, check_trees
-from fedcredit.protocol.boost.slots import SlotFormat, pack_bits, unpack_bits
+from fedcredit.protocol.boost.slots import NO_FEATURE, SlotFormat, pack_bits, unpack_bits
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, price_each
@@ -111,8 +112,10 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
 
     Raises:
         DataError: more features than a split can name.
-        DisclosureRefused: the ledger's cap does not allow so many trees; nothing was sent.
-        PeerError: the label holder asks out of turn, or for more than was declared.
+        DisclosureRefused: the ledger's cap does not allow so many trees, and nothing was sent; or the label holder asks
+            for more thresholds than were declared.
+        PeerError: the label holder asks out of turn.
+        IntegrityError: in an earlier attempt at this run it wanted other splits; or the own checkpoint is damaged.
     """
     channel.stage("boost")
     thresholds = await _announce(channel, inputs)
@@ -139,8 +142,8 @@ async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
     """Declares the whole price, then sends the shapes; returns how many new splits each feature may disclose."""
     plan, leader = inputs.plan, inputs.label_holder
     signed = await channel.receive(leader, BoostBasis)
-    if len(inputs.own) >= 0xFFFF:
-        raise DataError("boost.features", f"{len(inputs.own)} features, at most 65534 are possible")
+    if len(inputs.own) >= NO_FEATURE:
+        raise DataError("boost.features", f"{len(inputs.own)} features, at most {NO_FEATURE - 1} are possible")
     basis = Basis(n_eff=signed.n_eff, n_bad=signed.n_bad, noise_rows=plan.privacy.noise_rows)
     names = [feature.name for feature in inputs.own]
     free = channel.headroom(leader, inputs.data_version, basis, CostKind.ROW_BITS, names)
@@ -185,7 +188,7 @@ class _Answers:
         self._format = SlotFormat(tuple(self._bins))
         self._rows = inputs.index.train
         state = inputs.checkpoints.load()
-        self.disclosed = [] if state is None else msgspec.json.decode(state, type=list[_Disclosed])
+        self.disclosed = [] if state is None else _read(state)
 
     async def tree(self, channel: Channel, answerer: GroupSumAnswerer, tree: int) -> None:
         """All rounds of one tree."""
@@ -201,28 +204,34 @@ class _Answers:
             names = [f.name for f, one in zip(self._inputs.own, asked, strict=True) if one]
             withheld = np.repeat(~asked, self._bins)
             await answerer.answer(price_each(names), batch=batch, offsets=noise, withheld=withheld)
-            await self._bitmaps(channel, tree, number)
+            await self._bitmaps(channel, (tree, number), offered)
 
     def _used(self, feature: int, before: tuple[int, int]) -> int:
         return sum(1 for one in self.disclosed if one.feature == feature and (one.tree, one.round) < before)
 
-    async def _bitmaps(self, channel: Channel, tree: int, number: int) -> None:
-        leader = self._inputs.label_holder
+    async def _bitmaps(self, channel: Channel, at: tuple[int, int], offered: Bools) -> None:
+        leader, (tree, number) = self._inputs.label_holder, at
         wanted = await channel.receive(leader, WantedSplits)
-        if (wanted.tree, wanted.round) != (tree, number):
+        if (wanted.tree, wanted.round) != at:
             raise PeerError("boost.round", f"{leader}: splits of another round")
-        splits = self._format.read(wanted.slots, self._plan.wanted(number))
+        with blaming(leader):
+            splits = self._format.read(wanted.slots, self._plan.wanted(number))
+        for feature, left in splits:
+            if not offered[feature]:
+                raise PeerError("boost.offer", f"{leader}: wants a split of a feature that this tree was not offered")
+            self._check_threshold(feature, left)
+        # For good, before anything leaves: who may try a round again with other splits learns those too.
+        self._inputs.keep.escrow.bind("wanted", f"boost/{tree}/{number}", _digest(wanted))
         if not splits:
             return
         known = {(one.feature, one.left) for one in self.disclosed}
-        for feature, left in splits:
-            self._check_threshold(feature, left)
         fresh = [_Disclosed(tree, number, feature, left) for feature, left in splits if (feature, left) not in known]
-        self.disclosed += fresh
-        if any(self._used(feature, (tree, number + 1)) > self._thresholds[feature] for feature, _ in splits):
+        disclosed = [*self.disclosed, *fresh]
+        if any(sum(one.feature == f for one in disclosed) > self._thresholds[f] for f, _ in splits):
             text = f"{leader}: asks for more thresholds of a feature than were declared"
             raise DisclosureRefused("boost.thresholds", text)
-        self._inputs.checkpoints.save(msgspec.json.encode(self.disclosed))
+        self.disclosed = disclosed
+        self._inputs.checkpoints.save(msgspec.json.encode(disclosed))
         bitmaps = [pack_bits(self._goes_left(feature, left)[self._rows]) for feature, left in splits]
         names = [self._inputs.own[one.feature].name for one in fresh]
         costs = tuple(Cost(CostKind.ROW_BITS, name, names.count(name)) for name in dict.fromkeys(names))
@@ -245,12 +254,21 @@ class _Answers:
 
     def kept(self, mask: bytes) -> tuple[OwnSplit, ...]:
         """The disclosed splits that the label holder keeps."""
-        bits = unpack_bits(mask, (self._plan.kept_slots(self._thresholds),), "kept splits")
+        with blaming(self._inputs.label_holder):
+            bits = unpack_bits(mask, (self._plan.kept_slots(self._thresholds),), "kept splits")
         if bits[len(self.disclosed) :].any():
             raise PeerError("boost.kept", f"{self._inputs.label_holder}: keeps splits that were never disclosed")
         return tuple(
             OwnSplit(number, one.feature, one.left) for number, one in enumerate(self.disclosed) if bits[number]
         )
+
+
+def _read(state: bytes) -> list[_Disclosed]:
+    """The splits in a checkpoint."""
+    try:
+        return msgspec.json.decode(state, type=list[_Disclosed])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise IntegrityError("boost.checkpoint", "the checkpoint of this run is damaged", str(error)) from None
 
 
 async def _send_paths(channel: Channel, inputs: HolderInputs, splits: Sequence[OwnSplit]) -> None:

@@ -16,6 +16,7 @@ from fedcredit.kernels.trees import BoostState, Records, TreeRecord
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
+from fedcredit.protocol.boost.agreement import RoundSums
 from fedcredit.protocol.boost.archive import note_message, note_rows, note_tree
 from fedcredit.protocol.boost.columns import FeatureList, code_matrix
 from fedcredit.protocol.boost.draws import LabelDraws
@@ -32,7 +33,7 @@ from fedcredit.protocol.boost.messages import (
 )
 from fedcredit.protocol.boost.plan import FIELDS, BoostPlan
 from fedcredit.protocol.boost.saved import read_checkpoint, write_checkpoint
-from fedcredit.protocol.boost.slots import SlotFormat, pack_bits, unpack_bits
+from fedcredit.protocol.boost.slots import NO_FEATURE, SlotFormat, pack_bits, unpack_bits
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
@@ -105,7 +106,7 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     Raises:
         DataError: the common rows do not carry a model.
         PeerError: a holder's answer can not be one.
-        IntegrityError: a holder's bins do not add up.
+        IntegrityError: a holder's bins do not add up, or its bitmaps do not fit them; or the own checkpoint is damaged.
     """
     channel.stage("boost")
     train = training_rows(inputs.index, inputs.bad, inputs.plan, inputs.draws)
@@ -148,10 +149,12 @@ async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[P
     for party, shapes in found.items():
         note_message(inputs.keep.escrow, party, shapes)
         codes = [feature.code for feature in shapes.features]
-        if not codes or len(set(codes)) != len(codes) or any(f.ordered > f.bins for f in shapes.features):
-            raise PeerError(
-                "boost.shapes", f"{party}: announces no features, a code twice, or more ordered bins than bins"
-            )
+        if not 0 < len(codes) < NO_FEATURE or len(set(codes)) != len(codes):
+            raise PeerError("boost.shapes", f"{party}: announces no features, too many, or a code twice")
+        if any(f.ordered > f.bins or (f.monotone and not f.ordered) for f in shapes.features):
+            raise PeerError("boost.shapes", f"{party}: announces more ordered bins than bins, or an order of none")
+        if any(f.thresholds > inputs.plan.cap for f in shapes.features):
+            raise PeerError("boost.shapes", f"{party}: announces more thresholds than the run's cap")
     return {party: found[party].features for party in inputs.holders}
 
 
@@ -197,9 +200,10 @@ class _Run:
             offered = await self._offered(tree)
             grower = self.state.next_tree(_TreeDraws(self._inputs.draws, offered))
             for number in range(len(plan.slots)):
-                sums = await self._sums(grower, (tree, number))
-                wanted = grower.choose(sums)
-                grower.settle(await self._bitmaps((tree, number), wanted))
+                answered = await self._sums(grower, (tree, number))
+                bits = await self._bitmaps((tree, number), grower.choose(answered.sums))
+                answered.check(self._features.features, bits, plan)
+                grower.settle(bits)
         known = len(self.state.known.numbered)
         record = self.state.add(grower)
         state = self.state.to_state()
@@ -226,7 +230,7 @@ class _Run:
             active[self._features.of_party(party)] = offered[self._features.announced(party)]
         return active
 
-    async def _sums(self, grower: TreeGrower, at: tuple[int, int]) -> list[tuple[Ints, Ints]]:
+    async def _sums(self, grower: TreeGrower, at: tuple[int, int]) -> RoundSums:
         """Sums of every question of a round; the rest of the round's slots is filled with encrypted zeros."""
         questions = grower.queries()
         columns = [column for question in questions for column in (question.g, question.h)]
@@ -240,7 +244,8 @@ class _Run:
         def together(field: int) -> Ints:
             return np.concatenate([answers[party][field][part] for party, part in parts.items()])
 
-        return [(together(FIELDS * i), together(FIELDS * i + 1)) for i in range(len(questions))]
+        sums = [(together(FIELDS * i), together(FIELDS * i + 1)) for i in range(len(questions))]
+        return RoundSums(questions, sums)
 
     def _withheld(self, party: PartyId, grower: TreeGrower) -> Bools:
         """What a holder does not tell, as it decides itself: features not offered, and those that are used up."""

@@ -62,7 +62,7 @@ class Offer(Message, frozen=True, kw_only=True, tag="boost.offer"):
     """Which of its features a holder answers for in this tree, by its own draw: one bit each, padded with zeros."""
 
     tree: _Tree
-    offered: Annotated[bytes, Meta(min_length=1, max_length=2000)]
+    offered: Annotated[bytes, Meta(min_length=1, max_length=1 << 13)]
 
 
 class WantedSplits(Message, frozen=True, kw_only=True, tag="boost.splits"):
@@ -106,7 +106,7 @@ SCHEMA = ProtocolSchema(
         Declared(message=BoostBasis, senders=_L, receivers=_P, max_bytes=_SMALL),
         Declared(message=TreeShapes, senders=_P, receivers=_L, max_bytes=_SHAPES, spends=True),
         Declared(message=TreeStart, senders=_L, receivers=_P, max_bytes=_SMALL),
-        Declared(message=Offer, senders=_P, receivers=_L, max_bytes=1 << 12),
+        Declared(message=Offer, senders=_P, receivers=_L, max_bytes=1 << 14),
         Declared(message=WantedSplits, senders=_L, receivers=_P, max_bytes=1 << 23),
         Declared(message=Bitmaps, senders=_P, receivers=_L, max_bytes=_BITS, spends=True),
         Declared(message=KeptSplits, senders=_L, receivers=_P, max_bytes=1 << 23),

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from fedcredit.errors import BoundError, PeerError
 
-__all__ = ["SlotFormat", "pack_bits", "unpack_bits"]
+__all__ = ["NO_FEATURE", "SlotFormat", "pack_bits", "unpack_bits"]
 
 Bools = NDArray[np.bool_]
 
-_NONE = 0xFFFF  # a slot of no feature; a holder has fewer features than that
+NO_FEATURE = 0xFFFF
+"""Number in an unused slot; a holder has fewer features than that."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class SlotFormat:
             row = np.zeros(8 * (self.size - 2), np.bool_)
             row[list(left)] = True
             out += feature.to_bytes(2, "big") + np.packbits(row).tobytes()
-        return bytes(out) + (_NONE.to_bytes(2, "big") + bytes(self.size - 2)) * (slots - len(splits))
+        return bytes(out) + (NO_FEATURE.to_bytes(2, "big") + bytes(self.size - 2)) * (slots - len(splits))
 
     def read(self, data: bytes, slots: int) -> list[tuple[int, tuple[int, ...]]]:
         """The splits in the slots.
@@ -66,7 +67,7 @@ class SlotFormat:
             feature = int.from_bytes(data[at : at + 2], "big")
             bits = np.unpackbits(np.frombuffer(data[at + 2 : at + self.size], dtype=np.uint8))
             left = tuple(int(bin_) for bin_ in np.flatnonzero(bits))
-            if feature == _NONE and not left:
+            if feature == NO_FEATURE and not left:
                 ended = True
                 continue
             if ended or feature >= len(self.bins) or not 0 < len(left) < self.bins[feature]:
