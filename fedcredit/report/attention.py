@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from fedcredit.kernels.stability import MOVING
-from fedcredit.report.files import Summary
-from fedcredit.report.parts import Card, Learned, Meter
-from fedcredit.report.words import count, decimals, join, percent, signed
+from fedcredit.report.compare import SAME_AUC, Figures, difference
+from fedcredit.report.files import Settings, Summary
+from fedcredit.report.parts import Learned, Meter
+from fedcredit.report.words import count, decimals, percent, signed
 
-__all__ = ["Seen", "points"]
+__all__ = ["Seen", "alarms", "points"]
 
-_SIGNIFICANT: Final = 0.05  # customary level of a coefficient's test
-_TOO_STRONG: Final = 0.5  # beyond it a feature may know the answer: Siddiqi, "Credit Risk Scorecards" (2006), ch. 6
 _MISCALIBRATED: Final = 0.02  # two points of bad rate on average change a price
 _SLOPE: Final = 0.1  # scores a tenth too steep or too flat
 _NEAR_CAP: Final = 0.8  # four fifths of a cap leave no room for a second run
 _FEW_BADS: Final = 200  # below it the standard error of an AUC near 0.75 passes 0.015 (Hanley & McNeil 1982)
-_SAME_AUC: Final = 5e-4  # a printed digit
 
 
 @dataclass(frozen=True)
@@ -27,27 +24,53 @@ class Seen:
     """What the report found.
 
     Args:
-        cards: Features of the scorecard as the reader may see them.
+        model: What is outside its limits in the model itself.
         meters: Disclosure ledgers.
         lessons: What each party learned.
-        auc: AUC from the predictions.
-        error: Expected calibration error from the predictions.
+        figures: Measures from the predictions.
     """
 
-    cards: Sequence[Card]
+    model: Sequence[str]
     meters: Sequence[Meter]
     lessons: Sequence[Learned]
-    auc: float
-    error: float
+    figures: Figures
+
+
+def alarms(settings: Settings, bank: str) -> list[tuple[str, str]]:
+    """Protections that the specification switches off: a short heading and a sentence each; empty if none is."""
+    found = []
+    if settings.boost and settings.privacy.noise_rows == 0:
+        found.append(
+            (
+                "No noise on sums.",
+                f"{bank} got exact sums of its own gradients by bin. From enough of them it can solve for the bin of "
+                "every single row.",
+            )
+        )
+    if settings.boost and settings.boost.holder_thresholds == 0:
+        found.append(
+            (
+                "No cap on thresholds.",
+                f"{bank} may have had every bin limit of a feature that helps disclosed, and so the bin of each row.",
+            )
+        )
+    if not settings.privacy.enforce:
+        found.append(
+            (
+                "No ledger was enforced.",
+                "Every node counted what it disclosed and refused nothing.",
+            )
+        )
+    return found
 
 
 def points(summary: Summary, seen: Seen) -> list[str]:
     """What lies outside the limits, as sentences, the gravest first; empty if all is inside."""
     return [
-        *_run(summary, seen.auc),
+        *_run(summary, seen.figures.auc),
         *_unbounded(seen.lessons),
-        *_measures(summary, seen.error),
-        *_features(seen.cards),
+        *_measures(summary, seen.figures.ece),
+        *seen.model,
         *_ledgers(seen.meters),
     ]
 
@@ -72,10 +95,10 @@ def _run(summary: Summary, recomputed: float) -> list[str]:
             "Keys came from a fixed seed so that the run can be repeated exactly. Whoever has the seed can open every "
             "message: for simulations only."
         )
-    if summary.auc_test is not None and abs(summary.auc_test - recomputed) > _SAME_AUC:
+    if summary.auc_test is not None and abs(summary.auc_test - recomputed) > SAME_AUC:
         found.append(
-            f"The summary states AUC {decimals(summary.auc_test)}, the held-out predictions give "
-            f"{decimals(recomputed)}. One of the two files is not of this run."
+            f"The summary states AUC {decimals(summary.auc_test, 4)}, the held-out predictions give "
+            f"{decimals(recomputed, 4)}. One of the two files is not of this run."
         )
     pooled = summary.auc_pooled_plaintext
     if summary.auc_test is not None and pooled is not None and pooled != summary.auc_test:
@@ -90,7 +113,7 @@ def _measures(summary: Summary, error: float) -> list[str]:
     found = []
     alone = summary.auc_label_holder_alone
     if summary.auc_test is not None and alone is not None and summary.auc_test <= alone:
-        found.append(f"The other parties' data did not help: lift {signed(summary.auc_test - alone)}.")
+        found.append(f"The other parties' data did not help: lift {signed(difference(summary.auc_test, alone), 4)}.")
     if summary.positives_test is not None and summary.positives_test < _FEW_BADS:
         found.append(
             f"Only {count(summary.positives_test)} held-out bads (fewer than {_FEW_BADS}): read AUC with care."
@@ -104,27 +127,6 @@ def _measures(summary: Summary, error: float) -> list[str]:
         found.append(
             f"Calibration slope {decimals(slope, 2)}: predictions are {side} (1.00 ± {_SLOPE:.2f} is accepted)."
         )
-    return found
-
-
-def _name(card: Card) -> str:
-    return f"{card.owner} {card.name}"
-
-
-def _features(cards: Sequence[Card]) -> list[str]:
-    found = []
-    if wrong := [_name(card) for card in cards if card.feature.sign_ok is False]:
-        found.append(f"Coefficient with the unexpected sign: {join(wrong)}. Safer bins would lose points.")
-    weak = [card for card in cards if card.feature.p_value is not None and card.feature.p_value > _SIGNIFICANT]
-    if weak:
-        named = join([f"{_name(card)} (p {decimals(card.feature.p_value)})" for card in weak])
-        found.append(f"Not significant at {_SIGNIFICANT:.0%}: {named}.".replace("%", " %"))
-    moved = [card for card in cards if (card.feature.stability or 0.0) >= MOVING]
-    if moved:
-        named = join([f"{_name(card)} ({decimals(card.feature.stability, 2)})" for card in moved])
-        found.append(f"Population stability of {decimals(MOVING, 2)} or more: {named}.")
-    if strong := [_name(card) for card in cards if (card.feature.iv or 0.0) > _TOO_STRONG]:
-        found.append(f"Information value above {_TOO_STRONG}: {join(strong)}. Check that it was known before the loan.")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -12,21 +13,33 @@ import jinja2
 import fedcredit
 from fedcredit.errors import DataError
 from fedcredit.report import words
+from fedcredit.report.attention import alarms
 from fedcredit.report.feature_holder import feature_holder_view
-from fedcredit.report.files import Summary
+from fedcredit.report.files import Settings, Summary
 from fedcredit.report.label_holder import label_holder_view
-from fedcredit.report.parts import commit, encryption_words, title, versions
-from fedcredit.report.read import party_names, read_summary
+from fedcredit.report.parts import commit, encryption_words, owner_colours, title, versions
+from fedcredit.report.read import party_names, read_settings, read_summary
+from fedcredit.report.scorecard_part import holder_scorecard, label_scorecard
+from fedcredit.report.sections import Evidence, HolderPart, LabelPart
+from fedcredit.report.trees_holder import holder_trees
+from fedcredit.report.trees_part import label_trees
 
 __all__ = ["build_report"]
 
 _FILE: Final = "report.html"
+
+_LABEL: Final[dict[str, Callable[[Evidence], LabelPart]]] = {"scorecard": label_scorecard, "boost": label_trees}
+_HOLDER: Final[dict[str, Callable[[Path, Settings, str], HolderPart]]] = {
+    "scorecard": holder_scorecard,
+    "boost": holder_trees,
+}
 
 _FILTERS: Final = {
     "amount": words.amount,
     "count": words.count,
     "decimals": words.decimals,
     "duration": words.duration,
+    "figures": words.figures,
     "iv_strength": words.iv_strength,
     "p_value": words.p_value,
     "percent": words.percent,
@@ -57,19 +70,27 @@ def build_report(run: Path, party: str | None = None) -> Path:
     parties = party_names(summary)
     if party is not None and (party not in parties or Path(party).name != party):  # a party's name is a folder's name
         raise DataError("report.party", f"no party {party!r} in this run; it has {words.join(list(parties))}")
-    shared = _shared(summary)
+    if summary.model not in _LABEL:
+        known = words.join(sorted(_LABEL))
+        raise DataError("report.model", f"summary.json: model {summary.model!r} has no report; those with one: {known}")
+    settings, colours = read_settings(run), owner_colours(parties)
+    shared = _shared(summary, settings, colours)
     if party is None or party == summary.bank:
-        return _write(run / _FILE, _render("label_holder.html.j2", {**shared, **label_holder_view(run, summary)}))
-    view = feature_holder_view(run, summary, party)
+        view = label_holder_view(run, summary, settings, colours, _LABEL[summary.model])
+        return _write(run / _FILE, _render("label_holder.html.j2", {**shared, **view}))
+    view = feature_holder_view(run, summary, settings, party, _HOLDER[summary.model])
     return _write(run / "model" / party / _FILE, _render("feature_holder.html.j2", {**shared, **view}))
 
 
-def _shared(summary: Summary) -> dict[str, object]:
+def _shared(summary: Summary, settings: Settings, colours: dict[str, str]) -> dict[str, object]:
     return {
         "summary": summary,
+        "model": words.model_name(summary.model),
         "title": title(summary),
-        "parties": party_names(summary),
+        "parties": list(colours),
+        "colours": colours,
         "protection": encryption_words(summary.encryption),
+        "alarms": alarms(settings, summary.bank),
         "versions": versions(summary),
         "commit": commit(summary.git),
         "product": fedcredit.__version__,

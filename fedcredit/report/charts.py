@@ -2,42 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedcredit.kernels.metrics import CalibrationCurve, RocCurve, auc, ks, roc_curve
-from fedcredit.kernels.stability import MOVED, MOVING
-from fedcredit.report.read import Floats, Predictions
-from fedcredit.report.svg import BAD, GOOD, INK, MUTED, TOGETHER, draw
-from fedcredit.report.words import count, decimals, percent, size
+from fedcredit.kernels.metrics import CalibrationCurve, RocCurve, roc_curve
+from fedcredit.report.compare import Figures, Rival
+from fedcredit.report.svg import BAD, GOOD, HALF, INK, MUTED, RIVALS, TOGETHER, draw
+from fedcredit.report.tables import Floats, Predictions
+from fedcredit.report.words import count, decimals, percent
 
-__all__ = ["Bar", "bars", "calibration", "distribution", "iv_ranking", "roc", "separation", "stability", "traffic"]
+__all__ = ["calibration", "compared", "distribution", "roc", "separation"]
 
-_HALF = (4.6, 3.9)
-"""Size in inches of a chart that shares its row with another."""
-
-_ROW_HEIGHT = 0.27
-_LONGEST = 30  # letters of a name on an axis; the tables give it in full
 _HISTOGRAM_BINS = 36
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One bar: its name, length, text at its end, and colour."""
-
-    name: str
-    value: float
-    text: str
-    colour: str
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _percent_axes(axes: Axes, *, x: bool, y: bool) -> None:
@@ -46,17 +26,14 @@ def _percent_axes(axes: Axes, *, x: bool, y: bool) -> None:
             axis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def roc(held_out: Predictions) -> Markup:
+def roc(held_out: Predictions, figures: Figures) -> Markup:
     """ROC curves of the common score and of the label holder's own, with their areas written beside them."""
-    together = roc_curve(held_out.bad, -held_out.score)
+    together = roc_curve(held_out.bad, held_out.risk)
     alone = None if held_out.alone is None else roc_curve(held_out.bad, -held_out.alone)
-    auc_together = auc(held_out.bad, -held_out.score)
-    text = f"Together, AUC {decimals(auc_together)}"
+    text = f"Together, AUC {decimals(figures.auc, 4)}"
     described = f"ROC curve on {count(held_out.bad.size)} held-out rows. {text}."
-    auc_alone = None
-    if held_out.alone is not None:
-        auc_alone = auc(held_out.bad, -held_out.alone)
-        described += f" Label holder alone, AUC {decimals(auc_alone)}."
+    if figures.alone is not None:
+        described += f" Label holder alone, AUC {decimals(figures.alone, 4)}."
 
     def paint(_: Figure, panes: list[Axes]) -> None:
         axes = panes[0]
@@ -66,13 +43,13 @@ def roc(held_out: Predictions) -> Markup:
             axes.plot(alone.false_positive_rate, alone.true_positive_rate, color=MUTED, linestyle=(0, (4, 2)))
         axes.plot(together.false_positive_rate, together.true_positive_rate, color=TOGETHER, linewidth=2.1)
         axes.text(0.98, 0.30, text, color=TOGETHER, ha="right", weight="bold")
-        if auc_alone is not None:
-            axes.text(0.98, 0.22, f"Alone (dashed), AUC {decimals(auc_alone)}", color=MUTED, ha="right")
-        axes.text(0.98, 0.14, "No discrimination, AUC 0.500", color="#8a95a1", ha="right")
+        if figures.alone is not None:
+            axes.text(0.98, 0.22, f"Alone (dashed), AUC {decimals(figures.alone, 4)}", color=MUTED, ha="right")
+        axes.text(0.98, 0.14, "No discrimination, AUC 0.5", color="#8a95a1", ha="right")
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xlabel="Share of goods refused", ylabel="Share of bads refused")
         _percent_axes(axes, x=True, y=True)
 
-    return draw("roc", "ROC curves", described, _HALF, paint)
+    return draw("roc", "ROC curves", described, HALF, paint)
 
 
 def _between(axes: Axes, upper: RocCurve, lower: RocCurve) -> None:
@@ -86,16 +63,20 @@ def _cumulative(values: Floats, grid: Floats) -> Floats:
     return np.searchsorted(np.sort(values), grid, side="right") / values.size
 
 
-def separation(held_out: Predictions) -> Markup:
-    """Cumulative shares of goods and bads by score; the gap where it is widest is the KS distance."""
-    distance = ks(held_out.bad, -held_out.score)
+def separation(held_out: Predictions, distance: float) -> Markup:
+    """Cumulative shares of goods and bads by score; the gap where it is widest is the KS distance.
+
+    Args:
+        held_out: The predictions.
+        distance: KS of the unrounded scores.
+    """
     grid = np.unique(held_out.score)
     bads = _cumulative(held_out.score[held_out.bad == 1], grid)
     goods = _cumulative(held_out.score[held_out.bad == 0], grid)
     widest = int(np.argmax(np.abs(bads - goods)))
     at = float(grid[widest])
     described = (
-        f"Cumulative shares of bads and goods by score. Widest gap, KS {decimals(distance)}, at {count(at)} points."
+        f"Cumulative shares of bads and goods by score. Widest gap, KS {decimals(distance, 4)}, at {count(at)} points."
     )
 
     def paint(_: Figure, panes: list[Axes]) -> None:
@@ -104,7 +85,7 @@ def separation(held_out: Predictions) -> Markup:
         axes.step(grid, goods, color=GOOD, where="post")
         axes.plot([at, at], [goods[widest], bads[widest]], color=INK, linewidth=1.2, marker="_", markersize=9)
         axes.annotate(
-            f"KS {decimals(distance)}\nat {count(at)} points",
+            f"KS {decimals(distance, 4)}\nat {count(at)} points",
             (at, min(goods[widest], bads[widest])),
             xytext=(9, -5),
             textcoords="offset points",
@@ -127,7 +108,7 @@ def separation(held_out: Predictions) -> Markup:
         axes.margins(x=0.02)
         _percent_axes(axes, x=False, y=True)
 
-    return draw("ks", "KS plot", described, _HALF, paint)
+    return draw("ks", "KS plot", described, HALF, paint)
 
 
 def distribution(held_out: Predictions) -> Markup:
@@ -164,10 +145,11 @@ def distribution(held_out: Predictions) -> Markup:
                 weight="bold",
             )
         axes.set(ylim=(0, 1.2 * top), xlabel="Score, points (higher is safer)", ylabel="Share of the class")
-        axes.margins(x=0.02)
+        room = 0.24 * (high - low)  # for the words beside a median near an end
+        axes.set_xlim(min(edges[0], min(peaks.values()) - room), max(edges[-1], max(peaks.values()) + room))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
-    return draw("distribution", "Score distribution by class", described, _HALF, paint)
+    return draw("distribution", "Score distribution by class", described, HALF, paint)
 
 
 def calibration(curve: CalibrationCurve, error: float) -> Markup:
@@ -190,67 +172,43 @@ def calibration(curve: CalibrationCurve, error: float) -> Markup:
         axes.set(xlim=(0, top), ylim=(0, top), xlabel="Predicted bad rate", ylabel="Observed bad rate")
         _percent_axes(axes, x=True, y=True)
 
-    return draw("calibration", "Calibration plot", described, _HALF, paint)
+    return draw("calibration", "Calibration plot", described, HALF, paint)
 
 
-def bars(name: str, title: str, entries: Sequence[Bar], limits: Mapping[float, str] | None = None) -> Markup:
-    """Horizontal bars with their values written at their ends, and vertical limits where given.
+def compared(rivals: Sequence[Rival]) -> Markup:
+    """AUC of each model on an axis that shows the differences, each told against the federated one."""
+    ours = next((one.auc for one in rivals if one.kind == "together"), rivals[0].auc)
+    values = [one.auc for one in rivals]
+    span = max(max(values) - min(values), 0.004)
 
-    Args:
-        name: Unique name of the chart in the page.
-        title: Its title.
-        entries: Bars from top to bottom, at least one; values >= 0.
-        limits: Text of each vertical line by its place on the axis.
-    """
-    lines = dict(limits or {})
-    longest = max([entry.value for entry in entries] + [1.12 * place for place in lines] + [1e-9])
+    def text(one: Rival) -> str:
+        return decimals(one.auc, 4) + ("" if one.kind == "together" else f" ({one.against(ours)})")
 
     def paint(_: Figure, panes: list[Axes]) -> None:
         axes = panes[0]
-        places = np.arange(len(entries))[::-1]
-        axes.barh(places, [bar.value for bar in entries], color=[bar.colour for bar in entries], height=0.62)
-        for place, bar in zip(places.tolist(), entries, strict=True):
+        axes.axvline(ours, color=TOGETHER, linewidth=0.9, linestyle=(0, (3, 2)))
+        for place, one in enumerate(reversed(rivals)):
+            colour = RIVALS[one.kind]
+            axes.plot([ours, one.auc], [place, place], color=colour, linewidth=3, alpha=0.35)
+            axes.plot([one.auc], [place], marker="o", markersize=8.5, color=colour)
             axes.annotate(
-                bar.text,
-                (bar.value, place),
-                xytext=(4, 0),
+                text(one),
+                (one.auc, place),
+                xytext=(0, 12),
                 textcoords="offset points",
-                va="center_baseline",
-                fontsize=9,
+                ha="center",
+                weight="bold" if one.kind == "together" else "normal",
+                bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
-        for place, text in lines.items():
-            axes.axvline(place, color=MUTED, linewidth=0.9, linestyle=(0, (3, 2)))
-            axes.text(place, len(entries) - 0.42, text, color=MUTED, fontsize=8.5, ha="center", va="bottom")
-        axes.set_yticks(places, [_short(bar.name) for bar in entries], color=INK)
-        axes.set_xticks([])
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        axes.set(xlim=(0, 1.25 * longest), ylim=(-0.6, len(entries) - 0.35))
+        axes.set_yticks(range(len(rivals)), [one.name.replace(", ", ",\n") for one in reversed(rivals)], color=INK)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_formatter(lambda value, _: decimals(value, 3))
+        axes.locator_params(axis="x", nbins=4)
+        axes.set(
+            xlim=(min(values) - 0.36 * span, max(values) + 0.36 * span),
+            ylim=(-0.5, len(rivals) - 0.35),
+            xlabel="AUC, held-out rows (not from 0.5)",
+        )
 
-    described = "; ".join(f"{bar.name}: {bar.text}" for bar in entries)
-    height = _ROW_HEIGHT * len(entries) + (0.55 if lines else 0.3)
-    return draw(name, title, f"{title}. {described}.", (_HALF[0], height), paint)
-
-
-def iv_ranking(entries: Sequence[tuple[str, str, float]], colours: Mapping[str, str]) -> Markup:
-    """Features by information value, in the colour of their owner.
-
-    Args:
-        entries: (feature, owner, information value), strongest first.
-        colours: Colour of each owner.
-    """
-    drawn = [Bar(name, value, decimals(value), colours[owner]) for name, owner, value in entries]
-    return bars("iv", "Information value by feature", drawn)
-
-
-def stability(entries: Sequence[tuple[str, str, float]], colours: Mapping[str, str]) -> Markup:
-    """Population stability of each feature against the limits 0.10 and 0.25."""
-    drawn = [Bar(name, max(value, 0.0), decimals(value), colours[owner]) for name, owner, value in entries]
-    limits = {MOVING: f"{decimals(MOVING, 2)} watch", MOVED: f"{decimals(MOVED, 2)} shifted"}
-    return bars("stability", "Population stability by feature", drawn, limits)
-
-
-def traffic(sent: Sequence[tuple[str, int]], colours: Mapping[str, str]) -> Markup:
-    """Bytes sent by each party."""
-    drawn = [Bar(party, float(total), size(total), colours.get(party, MUTED)) for party, total in sent]
-    return bars("bytes", "Bytes sent by party", drawn)
+    described = "; ".join(f"{one.name}: {text(one)}" for one in rivals)
+    return draw("compared", "AUC of each model", f"AUC of each model. {described}.", HALF, paint)

@@ -6,6 +6,8 @@ import msgspec
 
 __all__ = [
     "Bin",
+    "Boost",
+    "BoostCaps",
     "Calibration",
     "Compared",
     "Disclosure",
@@ -13,13 +15,16 @@ __all__ = [
     "Encryption",
     "Feature",
     "Fit",
+    "Grown",
     "Leakage",
     "LedgerPage",
     "Metrics",
     "Network",
+    "Privacy",
     "Scale",
     "Scorecard",
     "Sent",
+    "Settings",
     "Spent",
     "Step",
     "Summary",
@@ -53,19 +58,13 @@ class Compared(msgspec.Struct, frozen=True):
     alone: Metrics | None = None
     federated: Metrics | None = None
     pooled_plaintext: Metrics | None = None
+    unprotected: Metrics | None = None
     reference: Metrics | None = None
 
 
 class Disclosure(msgspec.Struct, frozen=True):
-    """The disclosure budget in a few numbers."""
+    """What the encrypted answers themselves may give away; what is counted stands in the ledgers."""
 
-    equations_per_feature: float | None = None
-    cap: float | None = None
-    bits_per_row: float | None = None
-    bits_per_row_cap: float | None = None
-    bins_returned: float | None = None
-    bins_returned_cap: float | None = None
-    noise_rows: float | None = None
     statistical_leak_log2: float | None = None
 
 
@@ -87,6 +86,32 @@ class Calibration(msgspec.Struct, frozen=True):
     slope: float | None = None
     slope_error: float | None = None
     true_bad_rate: float | None = None
+
+
+class Grown(msgspec.Struct, frozen=True):
+    """Measures after one tree."""
+
+    tree: int
+    train_auc: float
+    validation_auc: float | None = None
+
+
+class Boost(msgspec.Struct, frozen=True):
+    """Figures of boosted trees: those kept and those grown, and what was disclosed to choose them."""
+
+    trees: int
+    trees_grown: int
+    depth: int
+    growth: str
+    leaves: int
+    gradient_bits: int
+    bins: int
+    holder_bins: int
+    thresholds_disclosed: dict[str, int]
+    history: list[Grown]
+    trees_local: int = 0
+    stopped_early: bool = False
+    bytes_per_tree: int | None = None
 
 
 class Network(msgspec.Struct, frozen=True):
@@ -116,12 +141,15 @@ class Summary(msgspec.Struct, frozen=True):
     ece_test: float | None = None
     auc_label_holder_alone: float | None = None
     auc_pooled_plaintext: float | None = None
+    auc_pooled_unprotected: float | None = None
     auc_pooled_reference: float | None = None
+    model_equals_pooled_plaintext: bool | None = None
     scores_equal_pooled_plaintext: bool | None = None
     metrics: Compared = Compared()
     fit: Fit = Fit()
     calibration: Calibration = Calibration()
     disclosure: Disclosure = Disclosure()
+    boost: Boost | None = None
     network: Network | None = None
     ledger_scope: str | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
@@ -131,6 +159,26 @@ class Summary(msgspec.Struct, frozen=True):
     max_rss_mb: float | None = None
     versions: dict[str, str | None] = msgspec.field(default_factory=dict)
     git: str | dict[str, str | bool | None] | None = None
+
+
+class Privacy(msgspec.Struct, frozen=True):
+    """``[privacy]`` of the specification; nothing has a default, because a report must not guess protection."""
+
+    enforce: bool
+    noise_rows: float
+
+
+class BoostCaps(msgspec.Struct, frozen=True):
+    """``[boost]`` of the specification, as far as it protects."""
+
+    holder_thresholds: int
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """spec.toml, as far as every party may be told of it."""
+
+    privacy: Privacy
+    boost: BoostCaps | None = None
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -217,6 +265,7 @@ class LedgerPage(msgspec.Struct, frozen=True):
     counterparty: str | None = None
     equations: Spent | None = None
     row_bits: Spent | None = None
+    feature_bits: Spent | None = None
     bins_returned: Spent | None = None
 
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedcredit.report.files import Dropped, Encryption, Feature, Leakage, LedgerPage, Sent, Spent, Summary
+from fedcredit.report.files import Encryption, Leakage, LedgerPage, Sent, Spent, Summary
 from fedcredit.report.svg import OWNERS
-from fedcredit.report.words import amount, count, decimals, dropped_reason, join, percent, power_of_two, role_name, size
+from fedcredit.report.words import amount, count, join, power_of_two, role_name
 from fedcredit.types import Role
 
 __all__ = [
-    "BinRow",
-    "Card",
-    "DroppedRow",
     "Learned",
     "Lesson",
     "Meter",
     "Route",
     "budget_words",
-    "bytes_of",
-    "cards_of",
     "commit",
-    "dropped_rows",
     "encryption_words",
     "learned",
     "meters",
@@ -31,55 +25,6 @@ __all__ = [
     "title",
     "versions",
 ]
-
-
-@dataclass(frozen=True)
-class BinRow:
-    """One line of a feature's bin table; ``low`` and ``width`` place its bar of points, in per cent of the cell."""
-
-    label: str
-    share: str
-    bad_rate: str
-    woe: str
-    points: str
-    low: float
-    width: float
-    negative: bool
-
-
-@dataclass(frozen=True)
-class Card:
-    """One feature with its bins.
-
-    Args:
-        name: Its name to its owner, its code to everyone else.
-        owner: Party that holds it.
-        own: Whether the reader is the owner.
-        zero: Where zero points stand in the bar cells, in per cent.
-        feature: The numbers as read.
-        bins: Its bins.
-    """
-
-    name: str
-    owner: str
-    own: bool
-    zero: float
-    feature: Feature
-    bins: list[BinRow]
-
-    @property
-    def full_name(self) -> str:
-        """A name that no other feature of the run has: another party's code with its owner."""
-        return self.name if self.own else f"{self.owner} {self.name}"
-
-
-@dataclass(frozen=True)
-class DroppedRow:
-    """A feature that did not enter, and why, in words."""
-
-    owner: str
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -159,51 +104,6 @@ def encryption_words(encryption: Encryption) -> str:
     return ", ".join(words)
 
 
-def cards_of(features: Sequence[Feature], party: str) -> list[Card]:
-    """Features as ``party`` may see them: names and labels only of its own, whatever the file holds.
-
-    All bars of points have one scale, so that a long bar is a feature that moves the score.
-    """
-    shown = [part.points for feature in features for part in feature.bins]
-    low, high = min([0.0, *shown]), max([0.0, *shown])
-    return [_card(feature, party, low, (high - low) or 1.0) for feature in features]
-
-
-def _card(feature: Feature, party: str, least: float, span: float) -> Card:
-    own = feature.owner == party
-    rows = sum((part.goods or 0) + (part.bads or 0) for part in feature.bins)
-    lines = []
-    for number, part in enumerate(feature.bins, start=1):
-        here = None if part.goods is None or part.bads is None else part.goods + part.bads
-        lines.append(
-            BinRow(
-                label=_label(part.label, feature.kind) if own and part.label else f"bin {number}",
-                share=percent(None if here is None or rows == 0 else here / rows),
-                bad_rate=percent(part.bads / here if here and part.bads is not None else None),
-                woe=decimals(part.woe, 2),
-                points=amount(part.points),
-                low=round(100 * (min(part.points, 0.0) - least) / span, 2),
-                width=round(100 * abs(part.points) / span, 2),
-                negative=part.points < 0,
-            )
-        )
-    name = feature.name if own and feature.name else feature.code
-    return Card(name, feature.owner, own, round(-100 * least / span, 2), feature, lines)
-
-
-def _label(label: str, kind: str | None) -> str:
-    at_most = "<= "
-    return f"≤ {label.removeprefix(at_most)}" if kind == "numeric" and label.startswith(at_most) else label
-
-
-def dropped_rows(dropped: Sequence[Dropped], party: str) -> list[DroppedRow]:
-    """Dropped features in words, with names only of the reader's own."""
-    return [
-        DroppedRow(row.owner, row.name if row.owner == party and row.name else row.code, dropped_reason(row))
-        for row in dropped
-    ]
-
-
 def learned(leakage: Leakage, wanted: Callable[[str], bool], bank: str) -> list[Learned]:
     """Steps grouped by receiver, receivers in the order of their first step; equal lessons are told once."""
     groups: dict[str, dict[tuple[str, str], Lesson]] = {}
@@ -248,6 +148,7 @@ def _page(party: str, page: LedgerPage) -> list[Meter]:
     for currency, spent, note in (
         ("Sums answered about one feature", page.equations, features),
         ("Bits disclosed about each row", page.row_bits, ""),
+        ("Bits disclosed about each row by one feature", page.feature_bits, "the largest"),
         ("Bins whose weight of evidence was returned", page.bins_returned, ""),
     ):
         if spent is not None and (spent.largest or spent.spent):
@@ -285,26 +186,19 @@ def commit(git: str | Mapping[str, str | bool | None] | None) -> str:
     return f"{git.get('commit') or 'not recorded'}{changed}"
 
 
-def _capped(cap: float | None) -> str:
-    return "" if cap is None else f" (cap {amount(cap)})"
-
-
-def budget_words(summary: Summary, leak: float | None) -> list[str]:
-    """What encryption and ledger leave open, one sentence each."""
-    spent = summary.disclosure
-    words = []
-    if spent.equations_per_feature is not None:
-        words.append(f"{amount(spent.equations_per_feature)} sums about one feature{_capped(spent.cap)}")
-    if spent.bits_per_row is not None:
-        words.append(f"{amount(spent.bits_per_row)} bits about each row{_capped(spent.bits_per_row_cap)}")
-    if spent.bins_returned is not None:
-        words.append(f"{amount(spent.bins_returned)} bins returned to an owner{_capped(spent.bins_returned_cap)}")
+def budget_words(lines: Sequence[Meter], leak: float | None) -> list[str]:
+    """What encryption and ledger leave open, one sentence each: of each currency the line nearest to its cap."""
+    nearest: dict[str, Meter] = {}
+    for line in lines:
+        best = nearest.get(line.currency)
+        if best is None or (line.used or 0.0) > (best.used or 0.0):
+            nearest[line.currency] = line
+    words = [
+        f"{line.spent} {line.currency[0].lower()}{line.currency[1:]}"
+        + (f" (cap {line.cap})" if line.used is not None else " (no cap)")
+        for line in nearest.values()
+    ]
     sentences = [f"At most {join(words)}."] if words else []
-    if summary.encryption.enabled and leak is not None:
+    if leak is not None:
         sentences.append(f"Beyond these the encrypted answers give away at most {power_of_two(leak)} (statistical).")
     return sentences
-
-
-def bytes_of(sent: Sequence[Sent]) -> str:
-    """All bytes of a list of messages, in words."""
-    return size(sum(message.size for message in sent))

@@ -6,57 +6,43 @@ refused by name, with the place inside it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
 
-from fedcredit.errors import DataError
-from fedcredit.report.files import Leakage, Scorecard, Sent, Summary
+from fedcredit.errors import DataError, IntegrityError
+from fedcredit.report.files import Leakage, Scorecard, Sent, Settings, Summary
+from fedcredit.runtime.boost_files import HolderFile, LabelFile, read_part
+from fedcredit.runtime.boost_read import boosted_trees, own_splits
 
 __all__ = [
-    "Predictions",
+    "check_owners",
+    "damaged",
+    "file_bytes",
     "party_names",
     "read_heads",
     "read_leakage",
-    "read_predictions",
+    "read_own_trees",
     "read_scorecard",
+    "read_settings",
     "read_summary",
     "read_transcript",
+    "read_trees",
 ]
 
-_NEEDED: Final = ("label", "score", "probability")
-_ALONE: Final = "score_alone"
-_SAMPLE: Final = "sample_probability"
-
 T = TypeVar("T")
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+_File = TypeVar("_File", HolderFile, LabelFile)
 
 
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """The held-out rows, without their ids.
+def file_bytes(path: Path, run: Path) -> bytes:
+    """The bytes of a file of a run.
 
-    Args:
-        bad: int64 (n,), 1 = the enterprise defaulted.
-        score: float64 (n,), points of all parties together; higher is safer.
-        probability: float64 (n,) of bad, in [0, 1], among rows sampled like these; where the run states a true bad rate
-            this is not the probability it shifts to that rate.
-        alone: float64 (n,), the label holder's own scorecard, higher is safer; None if the run made none.
+    Raises:
+        DataError: It is missing or cannot be read.
     """
-
-    bad: Ints
-    score: Floats
-    probability: Floats
-    alone: Floats | None
-
-
-def _bytes(path: Path, run: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
@@ -73,7 +59,12 @@ def _decode(data: bytes, kind: type[T], name: str) -> T:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         # The text of the error names a place and a type; it never repeats a value of the file.
-        raise DataError("report.damaged-file", f"{name} is damaged: {error}") from error
+        raise damaged(f"{name} is damaged: {error}") from error
+
+
+def damaged(what: str) -> DataError:
+    """The error for a file that no run can have written."""
+    return DataError("report.damaged-file", what)
 
 
 def read_summary(run: Path) -> Summary:
@@ -82,7 +73,7 @@ def read_summary(run: Path) -> Summary:
     Raises:
         DataError: summary.json is missing or does not fit.
     """
-    return _decode(_bytes(run / "summary.json", run), Summary, "summary.json")
+    return _decode(file_bytes(run / "summary.json", run), Summary, "summary.json")
 
 
 def party_names(summary: Summary) -> tuple[str, ...]:
@@ -102,54 +93,74 @@ def read_scorecard(run: Path, party: str) -> Scorecard:
         DataError: The file is missing, does not fit, or is another party's.
     """
     name = f"model/{party}/scorecard.json"
-    card = _decode(_bytes(run / "model" / party / "scorecard.json", run), Scorecard, name)
+    card = _decode(file_bytes(run / "model" / party / "scorecard.json", run), Scorecard, name)
     if card.party != party:
-        raise DataError("report.damaged-file", f"{name} says that it is another party's; it must say {party!r}")
+        raise damaged(f"{name} says that it is another party's; it must say {party!r}")
     return card
 
 
-def read_predictions(run: Path) -> Predictions:
-    """Held-out rows with label, points, probability and the label holder's own score.
+def read_trees(run: Path, party: str) -> LabelFile:
+    """The label holder's file of boosted trees, sound throughout.
 
     Raises:
-        DataError: The file is missing, damaged, empty, lacks a column, or a column holds what it may not.
+        DataError: The file is missing, does not fit, holds no trees that a run can have grown, or is another party's.
     """
-    name = "predictions.parquet"
-    data = _bytes(run / name, run)
+    file, part, name = _part(run, party, LabelFile)
     try:
-        held = set(pl.read_parquet_schema(data))
-        wanted: list[str] = [column for column in (*_NEEDED, _ALONE, _SAMPLE) if column in held]
-        frame = pl.read_parquet(data, columns=wanted)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError("report.damaged-file", f"{name} is damaged: it is not a readable Parquet file") from error
-    if missing := [column for column in _NEEDED if column not in held]:
-        raise DataError("report.damaged-file", f"{name} has no column {missing[0]!r}")
-    if frame.height == 0:
-        raise DataError("report.damaged-file", f"{name} has no rows; at least one good and one bad are needed")
-    bad = _column(frame, "label", name)
-    if set(np.unique(bad)) != {0.0, 1.0}:
-        raise DataError("report.damaged-file", f"{name}: column 'label' must hold both 0 and 1 and nothing else")
-    column = _SAMPLE if _SAMPLE in held else "probability"
-    probability = _column(frame, column, name)
-    if probability.min() < 0 or probability.max() > 1:
-        raise DataError("report.damaged-file", f"{name}: column {column!r} leaves the range 0 to 1")
-    has_alone = _ALONE in held and frame[_ALONE].null_count() < frame.height
-    return Predictions(
-        bad.astype(np.int64),
-        _column(frame, "score", name),
-        probability,
-        _column(frame, _ALONE, name) if has_alone else None,
-    )
+        boosted_trees(part)
+    except IntegrityError as error:
+        raise damaged(f"{name} is damaged: {error.public}") from error
+    if not file.trees or any(one.left is not None and one.label is None for one in file.splits):
+        raise damaged(f"{name} is damaged: it must hold a tree, and a label for each split of {party!r}")
+    return file
 
 
-def _column(frame: pl.DataFrame, column: str, name: str) -> Floats:
-    series = frame[column]
-    if not (series.dtype.is_numeric() or series.dtype == pl.Boolean):
-        raise DataError("report.damaged-file", f"{name}: column {column!r} must be numbers, it is {series.dtype}")
-    values = series.cast(pl.Float64).to_numpy()
-    if series.null_count() or not np.isfinite(values).all():
-        raise DataError("report.damaged-file", f"{name}: column {column!r} has a missing or infinite entry")
-    return np.asarray(values, dtype=np.float64)
+def read_own_trees(run: Path, party: str) -> HolderFile:
+    """A feature holder's file of its columns and splits.
+
+    Raises:
+        DataError: The file is missing, does not fit, or is another party's.
+    """
+    file, part, name = _part(run, party, HolderFile)
+    try:
+        own_splits(part)
+    except IntegrityError as error:
+        raise damaged(f"{name} is damaged: {error.public}") from error
+    return file
+
+
+def _part(run: Path, party: str, kind: type[_File]) -> tuple[_File, dict[str, Any], str]:
+    name = f"model/{party}/trees.json"
+    part = _decode(file_bytes(run / "model" / party / "trees.json", run), dict[str, Any], name)
+    if part.get("party") != party:
+        raise damaged(f"{name} says that it is another party's; it must say {party!r}")
+    try:
+        return read_part(part, kind), part, name
+    except IntegrityError as error:
+        raise damaged(f"{name} is damaged: {error.public}") from error
+
+
+def check_owners(owners: Iterable[str], parties: Iterable[str], name: str) -> None:
+    """That every feature of a file is of a party of the run.
+
+    Raises:
+        DataError: One is not.
+    """
+    if set(owners) - set(parties):
+        raise damaged(f"{name} holds a feature of a party that summary.json does not name")
+
+
+def read_settings(run: Path) -> Settings:
+    """What the specification says of protection.
+
+    Raises:
+        DataError: spec.toml is missing or does not fit.
+    """
+    data = file_bytes(run / "spec.toml", run)
+    try:
+        return msgspec.convert(tomllib.loads(data.decode()), Settings)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise damaged(f"spec.toml is damaged: {error}") from error
 
 
 def read_leakage(run: Path) -> Leakage:
@@ -158,7 +169,7 @@ def read_leakage(run: Path) -> Leakage:
     Raises:
         DataError: leakage.json is missing or does not fit.
     """
-    return _decode(_bytes(run / "leakage.json", run), Leakage, "leakage.json")
+    return _decode(file_bytes(run / "leakage.json", run), Leakage, "leakage.json")
 
 
 def read_transcript(run: Path) -> tuple[Sent, ...]:
@@ -167,14 +178,14 @@ def read_transcript(run: Path) -> tuple[Sent, ...]:
     Raises:
         DataError: transcript.jsonl is missing, or a line does not fit (named by its number).
     """
-    data = _bytes(run / "transcript.jsonl", run)
+    data = file_bytes(run / "transcript.jsonl", run)
     decoder = msgspec.json.Decoder(Sent)
     sent: list[Sent] = []
     for number, line in enumerate(data.splitlines(), start=1):
         try:
             sent.append(decoder.decode(line))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise DataError("report.damaged-file", f"transcript.jsonl line {number} is damaged: {error}") from error
+            raise damaged(f"transcript.jsonl line {number} is damaged: {error}") from error
     return tuple(sent)
 
 
@@ -185,5 +196,5 @@ def read_heads(run: Path) -> dict[str, str]:
         DataError: audit/heads.json is missing or does not fit.
     """
     name = "audit/heads.json"
-    heads = _decode(_bytes(run / "audit" / "heads.json", run), dict[str, str], name)
+    heads = _decode(file_bytes(run / "audit" / "heads.json", run), dict[str, str], name)
     return dict(sorted(heads.items()))

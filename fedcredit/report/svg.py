@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["BAD", "GOOD", "INK", "MUTED", "OWNERS", "RULE", "TOGETHER", "draw"]
+__all__ = ["BAD", "GOOD", "HALF", "INK", "MUTED", "OWNERS", "RIVALS", "RULE", "TOGETHER", "draw"]
 
 # Okabe & Ito, "Color Universal Design" (2008): told apart with every common kind of colour vision.
 TOGETHER: Final = "#0072B2"
@@ -24,6 +24,12 @@ OWNERS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00
 INK: Final = "#1d2733"
 MUTED: Final = "#5b6775"
 RULE: Final = "#dfe3e8"
+
+RIVALS: Final = {"alone": "#6b7682", "together": TOGETHER, "same": "#56B4E9", "bare": "#009E73", "reference": "#B5478A"}
+"""Colours of compared models, by kind."""
+
+HALF: Final = (4.6, 3.9)
+"""Size in inches of a chart that shares its row with another."""
 
 # matplotlib measures with the font it ships; the page's own style sheet then sets the system font, which is narrower.
 _STYLE: Final[Any] = {

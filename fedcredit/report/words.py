@@ -10,12 +10,15 @@ from fedcredit.report.files import Dropped
 
 __all__ = [
     "amount",
+    "at_most",
     "count",
     "decimals",
     "dropped_reason",
     "duration",
+    "figures",
     "iv_strength",
     "join",
+    "model_name",
     "p_value",
     "percent",
     "power_of_two",
@@ -33,6 +36,7 @@ _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _IV_READINGS: Final = ((0.02, "very weak"), (0.1, "weak"), (0.3, "medium"), (0.5, "strong"))
 _IV_BEYOND: Final = "very strong"
 
+_MODELS: Final = {"scorecard": "Scorecard", "boost": "Boosted trees"}
 _ROLES: Final = {"label_holder": "Label holder", "feature_holder": "Feature holder", "coordinator": "Coordinator"}
 
 
@@ -45,6 +49,16 @@ def decimals(value: float | None, digits: int = 3) -> str:
     if value is None or not math.isfinite(value):
         return _NONE
     return _minus(f"{round(value, digits) + 0.0:,.{digits}f}")
+
+
+def figures(value: float | None, digits: int = 4) -> str:
+    """A number with so many significant figures, a whole one with all of its own."""
+    if value is None or not math.isfinite(value):
+        return _NONE
+    if value == 0:
+        return "0"
+    value = float(f"{value:.{digits - 1}e}")
+    return decimals(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -65,6 +79,12 @@ def amount(value: float | None) -> str:
     if value is None:
         return _NONE
     return count(value) if float(value).is_integer() else decimals(value, 1)
+
+
+def at_most(label: str, name: str = "") -> str:
+    """A label of a numeric column with a real "at most" sign where the run wrote one, after the column's name if any."""
+    start = f"{name} <= " if name else "<= "
+    return f"{start[:-3]}≤ {label.removeprefix(start)}" if label.startswith(start) else label
 
 
 def percent(share: float | None, digits: int = 1) -> str:
@@ -125,6 +145,11 @@ def stability_level(value: float | None) -> str:
     if value is None:
         return _NONE
     return "stable" if value < MOVING else "watch" if value < MOVED else "shifted"
+
+
+def model_name(model: str) -> str:
+    """A kind of model in words."""
+    return _MODELS.get(model, model)
 
 
 def role_name(receiver: str) -> str:
