@@ -43,7 +43,8 @@ def twin(
 ) -> tuple[float, set[int]] | None:
     """The best gain and left side by plain enumeration."""
     sign = {"": 0, "increasing": 1, "decreasing": -1}[feature.monotone]
-    weights = [-(a * UNITS[0]) / (b * UNITS[1] + rules.l2) if b or rules.l2 else 0.0 for a, b in zip(g, h, strict=True)]
+    light = [not b * UNITS[1] >= max(rules.min_child_weight, 1e-9) for b in h]  # neutral, as in XGBoost
+    weights = [0.0 if no else -(a * UNITS[0]) / (b * UNITS[1] + rules.l2) for a, b, no in zip(g, h, light, strict=True)]
     best: tuple[float, set[int]] | None = None
     for left in candidates(feature, weights):
         g_left, h_left = sum(g[place] for place in left), sum(h[place] for place in left)
