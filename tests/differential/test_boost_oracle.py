@@ -18,6 +18,7 @@ from fedcredit.crypto.prg import SEED_BYTES, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
 from fedcredit.errors import DataError
+from fedcredit.kernels.tree_model import Split
 from fedcredit.protocol.boost.feature_holder import HolderTrees
 from fedcredit.protocol.boost.plan import plan_boost
 from fedcredit.protocol.boost.roles import BoostResult
@@ -128,7 +129,7 @@ def holders_agree(played: Played) -> None:
                 assert np.array_equal(label.trees.bits[:, model.splits.index(split)], there)
 
 
-def owner(played: Played, split: Any) -> str:
+def owner(played: Played, split: Split) -> str:
     return played.label.trees.model.features[split.feature].owner
 
 
