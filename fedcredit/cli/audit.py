@@ -1,15 +1,19 @@
-"""``fedcredit audit``: check a run's audit logs, and read them."""
+"""``fedcredit audit``: check a run's audit logs, read them, and replay what the label holder asked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedcredit.cli.console import write_json, write_line, write_table
+from fedcredit.cli.console import write_json, write_line, write_notice, write_table
 from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.audit import read_entries, verify_directory
+from fedcredit.runtime.replay import Picked, Replay, replay
+from fedcredit.types import PartyId
 
 __all__ = ["register"]
 
@@ -21,10 +25,13 @@ _EXAMPLE = "runs/demo"
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``audit verify`` and ``audit show`` to the program."""
-    group = typer.Typer(no_args_is_help=True, help="Check and read the audit logs of a run.")
+    """Add ``audit verify``, ``audit show`` and ``audit replay`` to the program."""
+    group = typer.Typer(no_args_is_help=True, help="Check and read the audit logs of a run; replay what was asked.")
     group.command("verify", epilog=f"Example: fedcredit audit verify {_EXAMPLE}")(_verify)
     group.command("show", epilog=f"Example: fedcredit audit show {_EXAMPLE} --party bank")(_show)
+    group.command("replay", epilog=f"Example: fedcredit audit replay {_EXAMPLE} --holder tax_office --sample 20")(
+        _replay
+    )
     app.add_typer(group, name="audit")
 
 
@@ -54,6 +61,55 @@ def _show(
     headers = ("LINE", "TIME", "EVENT", "KIND", "PEER", "STAGE", "BYTES", "MORE")
     for name, entries in logs.items():
         write_table(headers, [_cells(entry) for entry in entries], title=f"audit log of {name}")
+
+
+def _replay(
+    directory: _Directory,
+    holder: Annotated[str, typer.Option("--holder", metavar="NAME", help="Feature holder whose log is compared.")],
+    *,
+    vector: Annotated[
+        list[int] | None, typer.Option("--vector", metavar="N", help="Number of a vector; may be repeated.")
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="K", help="So many at random, with all of their messages.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every vector; the default.")] = False,
+    json: _Json = False,
+) -> None:
+    """Ask again what the label holder asked, at its house: from its own records, against the holder's log.
+
+    Exit 3 and one line at the first vector that is not what honest training gives, or whose bytes are others.
+    """
+    if every and (vector or sample is not None):
+        raise SpecError("replay.all", "--all leaves nothing to choose; leave out --vector and --sample, or --all")
+    found = replay(directory, PartyId(holder), Picked(tuple(vector or ()), sample))
+    if json:
+        write_json(asdict(found))
+        return
+    _write_replay(found)
+
+
+def _write_replay(found: Replay) -> None:
+    headers = ("CONVERSATION", "VECTORS", "OF", "PADDED ZEROS", "REQUESTS", "OTHER MESSAGES", "TREES", "SECONDS")
+    numbers = (len(found.checked), found.vectors, len(found.zeros), found.requests, found.messages, found.trees)
+    row = (found.conversation, *(str(one) for one in numbers), f"{found.seconds:.1f}")
+    write_table(headers, [row], title=f"replay against the log of {found.holder}")
+    if found.zeros:
+        write_line(f"padded zeros: vectors {_ranges(found.zeros)}")
+    write_line("all equal: vectors, commitments, seeds, and the bytes that were logged", style="green")
+    if found.unchecked:
+        write_notice(f"not checked: {found.unchecked}")
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Numbers as a text such as ``3, 5-8``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _folder(directory: Path) -> Path:
