@@ -21,8 +21,8 @@ Floats = NDArray[np.float64]
 def reference_margins(pooled: PooledColumns, train: Bools) -> Floats | None:
     """Log-odds of default of all rows by XGBoost, without noise, caps or rounding; None where it is not installed.
 
-    The parameters are those of the run. XGBoost has no minimum of rows in a child; it takes part through the minimum
-    of second derivatives only.
+    The parameters are those of the run, local first trees included. XGBoost has no minimum of rows in a child; it takes
+    part through the minimum of second derivatives only.
 
     Args:
         pooled: Columns of all parties in the label holder's number of bins.
@@ -41,11 +41,20 @@ def reference_margins(pooled: PooledColumns, train: Bools) -> Floats | None:
     }
     frame = pd.DataFrame(columns)
     plan = plan_boost(pooled.spec)
-    rounds = plan.boost.trees
-    data = xgboost.DMatrix(frame[train], label=pooled.bad[train], enable_categorical=True)
-    model = xgboost.train(_parameters(plan, float(pooled.bad[train].mean())), data, num_boost_round=rounds)
-    every = xgboost.DMatrix(frame, enable_categorical=True)
-    return np.asarray(model.predict(every, output_margin=True), dtype=np.float64)
+    own = [name for name in columns if name.startswith(f"{pooled.spec.label_holder.name}/")]
+    local = plan.boost.first_trees_local if own else 0
+    rate = float(pooled.bad[train].mean())
+    margin = np.full(len(pooled.bad), np.log(rate / (1.0 - rate)))
+    for names, rounds in ((own, local), (list(columns), plan.boost.trees - plan.boost.first_trees_local)):
+        if rounds:
+            some = frame[names]
+            data = xgboost.DMatrix(
+                some[train], label=pooled.bad[train], base_margin=margin[train], enable_categorical=True
+            )
+            model = xgboost.train(_parameters(plan), data, num_boost_round=rounds)
+            every = xgboost.DMatrix(some, base_margin=margin, enable_categorical=True)
+            margin = np.asarray(model.predict(every, output_margin=True), dtype=np.float64)
+    return margin
 
 
 def _column(feature: OwnFeature, pandas: Any) -> Any:
@@ -60,7 +69,7 @@ def _column(feature: OwnFeature, pandas: Any) -> Any:
     return values
 
 
-def _parameters(plan: BoostPlan, bad_rate: float) -> dict[str, Any]:
+def _parameters(plan: BoostPlan) -> dict[str, Any]:
     boost = plan.boost
     grown = {"grow_policy": "lossguide", "max_leaves": boost.leaves} if boost.growth == "leaf" else {}
     return {
@@ -74,7 +83,6 @@ def _parameters(plan: BoostPlan, bad_rate: float) -> dict[str, Any]:
         "subsample": plan.privacy.row_sampling,
         "colsample_bytree": boost.column_sampling,
         "max_cat_to_onehot": 1,
-        "base_score": bad_rate,
         "nthread": 1,
         "seed": 0,
         **grown,
