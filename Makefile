@@ -47,6 +47,7 @@ bench: $(STAMP)  ## the benchmarks' short forms
 	$(BIN)/python benchmarks/group_sum.py --quick
 	$(BIN)/python benchmarks/bfv_sum.py
 	$(BIN)/python benchmarks/simulate.py
+	$(BIN)/python benchmarks/boost.py --grid --sizes 10000,30000,100000
 
 clean:  ## removes the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
