@@ -1,4 +1,4 @@
-"""Whether a holder's bitmaps agree with the sums that it answered in the same round, as far as its noise lets see."""
+"""Whether a holder's bitmaps agree with the sums that it answered in the same tree, as far as its noise lets see."""
 
 from __future__ import annotations
 

@@ -199,10 +199,13 @@ class _Run:
             await self._channel.broadcast(self._inputs.holders, TreeStart(tree=tree, more=True))
             offered = await self._offered(tree)
             grower = self.state.next_tree(_TreeDraws(self._inputs.draws, offered))
+            root: RoundSums | None = None
             for number in range(len(plan.slots)):
                 answered = await self._sums(grower, (tree, number))
+                root = root or answered
                 bits = await self._bitmaps((tree, number), grower.choose(answered.sums))
-                answered.check(self._features.features, bits, plan)
+                for one in (root, answered):  # the root holds every row that counts in this tree
+                    one.check(self._features.features, bits, plan)
                 grower.settle(bits)
         known = len(self.state.known.numbered)
         record = self.state.add(grower)
