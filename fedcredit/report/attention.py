@@ -38,30 +38,18 @@ class Seen:
 
 def alarms(settings: Settings, bank: str) -> list[tuple[str, str]]:
     """Protections that the specification switches off: a short heading and a sentence each; empty if none is."""
-    found = []
-    if settings.boost and settings.privacy.noise_rows == 0:
-        found.append(
-            (
-                "No noise on sums.",
-                f"{bank} got exact sums of its own gradients by bin. From enough of them it can solve for the bin of "
-                "every single row.",
-            )
-        )
-    if settings.boost and settings.boost.holder_thresholds == 0:
-        found.append(
-            (
-                "No cap on thresholds.",
-                f"{bank} may have had every bin limit of a feature that helps disclosed, and so the bin of each row.",
-            )
-        )
-    if not settings.privacy.enforce:
-        found.append(
-            (
-                "No ledger was enforced.",
-                "Every node counted what it disclosed and refused nothing.",
-            )
-        )
-    return found
+    exact = (
+        f"{bank} got exact sums of its own gradients by bin. From enough of them follows the bin of every single row."
+    )
+    limits = f"{bank} may have had every bin limit of a feature that helps disclosed, and so the bin of each row."
+    ledger = "Every node counted what it disclosed and refused nothing."
+    boost = settings.boost
+    found = [
+        ("No noise on sums.", exact, boost is not None and settings.privacy.noise_rows == 0),
+        ("No cap on thresholds.", limits, boost is not None and boost.holder_thresholds == 0),
+        ("No ledger was enforced.", ledger, not settings.privacy.enforce),
+    ]
+    return [(heading, sentence) for heading, sentence, off in found if off]
 
 
 def points(summary: Summary, seen: Seen) -> list[str]:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from fedcredit.kernels.stability import MOVED, MOVING
 from fedcredit.report.svg import HALF, INK, MUTED, draw
-from fedcredit.report.words import decimals, percent, size
+from fedcredit.report.words import decimals, size
 
-__all__ = ["Bar", "bars", "gain_shares", "iv_ranking", "stability", "traffic"]
+__all__ = ["Bar", "bars", "iv_ranking", "stability", "traffic"]
 
 _ROW_HEIGHT = 0.27
 _LONGEST = 30  # letters of a name on an axis; the tables give it in full
@@ -95,8 +95,3 @@ def traffic(sent: Sequence[tuple[str, int]], colours: Mapping[str, str]) -> Mark
     """Bytes sent by each party."""
     drawn = [Bar(party, float(total), size(total), colours.get(party, MUTED)) for party, total in sent]
     return bars("bytes", "Bytes sent by party", drawn)
-
-
-def gain_shares(entries: Sequence[tuple[str, str, float]], colours: Mapping[str, str]) -> Markup:
-    """Features by their share of the gain of all trees, in the colour of their owner."""
-    return bars("gain-share", "Share of gain by feature", [Bar(n, v, percent(v), colours[o]) for n, o, v in entries])

@@ -90,6 +90,7 @@ def _shared(summary: Summary, settings: Settings, colours: dict[str, str]) -> di
         "parties": list(colours),
         "colours": colours,
         "protection": encryption_words(summary.encryption),
+        "enforced": settings.privacy.enforce,
         "alarms": alarms(settings, summary.bank),
         "versions": versions(summary),
         "commit": commit(summary.git),

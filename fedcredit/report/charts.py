@@ -145,7 +145,7 @@ def distribution(held_out: Predictions) -> Markup:
                 weight="bold",
             )
         axes.set(ylim=(0, 1.2 * top), xlabel="Score, points (higher is safer)", ylabel="Share of the class")
-        room = 0.24 * (high - low)  # for the words beside a median near an end
+        room = 0.3 * (high - low)  # for the words beside a median near an end
         axes.set_xlim(min(edges[0], min(peaks.values()) - room), max(edges[-1], max(peaks.values()) + room))
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 

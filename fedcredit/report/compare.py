@@ -13,7 +13,18 @@ from fedcredit.report.files import Metrics, Summary
 from fedcredit.report.tables import Predictions
 from fedcredit.report.words import decimals, signed
 
-__all__ = ["SAME_AUC", "Figures", "Rival", "auc_error", "difference", "equality", "measured", "reference", "rivals", "verdict"]
+__all__ = [
+    "SAME_AUC",
+    "Figures",
+    "Rival",
+    "auc_error",
+    "difference",
+    "equality",
+    "measured",
+    "reference",
+    "rivals",
+    "verdict",
+]
 
 SAME_AUC: Final = 5e-4
 """AUCs of one model that differ by less differ by the rounding of points."""

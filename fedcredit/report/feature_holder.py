@@ -18,6 +18,7 @@ from fedcredit.types import Role
 
 __all__ = ["feature_holder_view"]
 
+
 def feature_holder_view(
     run: Path, summary: Summary, settings: Settings, party: str, model: Callable[[Path, Settings, str], HolderPart]
 ) -> dict[str, object]:

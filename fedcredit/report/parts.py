@@ -127,7 +127,8 @@ def _upper(text: str) -> str:
 
 
 def _tells_nothing(lesson: Lesson) -> bool:
-    return lesson.learns.startswith("Nothing") or lesson.bound.startswith(("Public", "Known from"))
+    known = lesson.bound == "Known" or lesson.bound.startswith(("Public", "Known from"))
+    return known or lesson.learns.startswith("Nothing")
 
 
 def meters(leakage: Leakage, only: str | None = None) -> list[Meter]:

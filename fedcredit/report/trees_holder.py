@@ -53,7 +53,6 @@ def holder_trees(run: Path, settings: Settings, party: str) -> HolderPart:
     used = [one for one in columns if one.splits]
     cap, noise = settings.boost.holder_thresholds, settings.privacy.noise_rows
     splits = len(file.splits)
-    bits = f"at most {cap} thresholds a feature" if cap else "no cap on thresholds"
     return HolderPart(
         template="trees_holder.html.j2",
         values={
@@ -65,15 +64,20 @@ def holder_trees(run: Path, settings: Settings, party: str) -> HolderPart:
         f"by {splits} threshold{'' if splits == 1 else 's'}.",
         tiles=(
             Tile("Features in use", count(len(used)), f"of {len(columns)} offered"),
-            Tile("Thresholds in use", count(splits), bits),
+            Tile("Thresholds in use", count(splits), f"at most {cap} a feature" if cap else "no cap"),
         ),
-        disclosed=(
-            f"Each sum carried noise of {party}, as large as {amount(noise)} rows (standard deviation); "
-            if noise
-            else "No noise was added to sums; "
-        )
-        + f"the specification allows {bits}.",
+        disclosed=_bounds(noise, cap, party),
     )
+
+
+def _bounds(noise: float, cap: int, party: str) -> str:
+    added = (
+        f"Each sum carried noise of {party}, as large as {amount(noise)} rows (standard deviation)"
+        if noise
+        else "No noise was added to sums"
+    )
+    limit = f"at most {cap} thresholds a feature may be disclosed" if cap else "thresholds have no cap"
+    return f"{added}; by the specification {limit}."
 
 
 def _column(feature: HeldFeature, splits: Sequence[HeldSplit]) -> _Column:

@@ -82,7 +82,7 @@ def amount(value: float | None) -> str:
 
 
 def at_most(label: str, name: str = "") -> str:
-    """A label of a numeric column with a real "at most" sign where the run wrote one, after the column's name if any."""
+    """A label of a numeric column with a real "at most" sign where the run wrote one, after the column's name."""
     start = f"{name} <= " if name else "<= "
     return f"{start[:-3]}≤ {label.removeprefix(start)}" if label.startswith(start) else label
 
