@@ -401,6 +401,47 @@ def test_noise_is_met_with_caution() -> None:
     assert foreign(bare.model) > foreign(noisy.model)
 
 
+@pytest.mark.parametrize("cap", [None, 3])
+def test_a_limited_disclosure_must_gain_clearly_more(cap: int | None) -> None:
+    """The own column is a slightly worse copy of the foreign one."""
+    features = (TreeFeature("bank", "F1", 2, 2), TreeFeature("tax", "F1", 2, 2, "", foreign=True, thresholds=cap))
+    foreign = BAD ^ (np.random.default_rng(4).random(ROWS) < 0.3)
+    codes = np.stack([foreign ^ (np.arange(ROWS) % 60 == 0), foreign]).astype(np.uint8)
+    first = []
+    for economy in (0.0, 0.2):
+        grow = GrowRules(depth=1, search=SplitRules(economy=economy))
+        model = fit_boosted(features, codes, BAD, TRAINED, BoostRules(trees=1, grow=grow)).model
+        first.append(model.splits[0].feature)
+    assert first == [1, 1 if cap is None else 0]
+
+
+def test_noisy_categories_are_not_partitioned_by_their_noise() -> None:
+    """Without debias and caution, what keeps a worthless category out is that it is drawn to what is known of it."""
+    n, bins = 4000, 30
+    rng = np.random.default_rng(5)
+    codes, bad = rng.integers(0, bins, (1, n), dtype=np.uint8), rng.random(n) < 0.3
+    rules = BoostRules(
+        trees=1,
+        grow=GrowRules(depth=1, search=SplitRules(debias=0, caution=0, economy=0, min_gain=20.0)),
+        gradient_bits=8,
+        noise_rows=10.0,
+    )
+    features = (TreeFeature("tax", "F1", bins, 0, "", foreign=True),)
+    disclosed = 0
+    for seed in range(10):
+        state = BoostState(Records(features, codes[:0], bad, np.ones(n, dtype=np.bool_)), rules)
+        draws = chance(features, amplitude=635, seed=seed)
+        grower = state.next_tree(draws)
+        (query,) = grower.queries()
+        noise = draws.noise(0, 0, 0)
+        assert noise is not None
+        g, h = (
+            np.bincount(codes[0], vector, bins) + off for vector, off in zip((query.g, query.h), noise, strict=True)
+        )
+        disclosed += len(grower.choose([(g, h)]))
+    assert disclosed <= 3
+
+
 def test_noise_that_hides_little_costs_little() -> None:
     features = shapes(foreign=MIXED, thresholds=3)
     rules = BoostRules(trees=12, grow=DEPTH, gradient_bits=8)
