@@ -35,12 +35,14 @@ class Batch:
         features: For each answerer, code and number of bins of each feature.
         columns: The vectors, int64 (n,) each.
         sums: For each answerer, for each vector int64 (outputs,).
+        withheld: For each answerer, bool (outputs,): sums that it did not tell, 0 above.
     """
 
     purpose: str
     features: Mapping[PartyId, tuple[tuple[str, int], ...]]
     columns: tuple[Ints, ...]
     sums: Mapping[PartyId, tuple[Ints, ...]]
+    withheld: Mapping[PartyId, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +85,8 @@ def recording() -> Iterator[Recording]:
         # The wrapped object's own state: there is no other place where the vectors and their shapes meet.
         purpose, shapes = self._conversation.purpose, self._shapes
         features = {party: shape.features for party, shape in shapes.items()}
-        notes.batches.append(Batch(purpose, features, tuple(columns), {p: tuple(s) for p, s in sums.items()}))
+        opened = {party: tuple(one) for party, one in sums.items()}
+        notes.batches.append(Batch(purpose, features, tuple(columns), opened, dict(options.get("withheld") or {})))
         return sums
 
     def decrypting(self: TotalsSecret, total: bytes, rows: int) -> Ints:

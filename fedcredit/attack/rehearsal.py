@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy, UnsafeSeededEntropy
+from fedcredit.crypto.prg import SEED_BYTES, Entropy, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
 from fedcredit.data.split import held_out_rows
@@ -37,7 +37,7 @@ from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.envelope import Envelope, Route, SigningKey, seal
 from fedcredit.wire.message import decode_struct, encode_struct
 
-__all__ = ["Cheat", "Held", "InMemory", "Rehearsal", "Reseal"]
+__all__ = ["Cheat", "Held", "InMemory", "Rehearsal", "Reseal", "draws_of"]
 
 Held = Callable[[Any], NDArray[np.bool_]]
 
@@ -64,6 +64,8 @@ class Rehearsal:
         ledgers: Ledgers that outlive the run.
         timeout_s: Longest idle wait in seconds; the spec's where 0.
         checkpoints: Where parties keep their state; in memory, for this run alone, where not given.
+        secrets: What parties keep to themselves; where not given, a fresh secret, an escrow for this run alone, and
+            draws that are the same for the same name of a run.
     """
 
     loaded: LoadedSpec
@@ -74,6 +76,7 @@ class Rehearsal:
     ledgers: Mapping[PartyId, Ledger] = field(default_factory=dict)
     timeout_s: float = 0.0
     checkpoints: Mapping[PartyId, Checkpoints] = field(default_factory=dict)
+    secrets: Mapping[PartyId, KeptSecrets] = field(default_factory=dict)
 
     @property
     def model(self) -> ModelRun:
@@ -142,8 +145,7 @@ class Rehearsal:
         held_out = partial(_held_out, held)
         seats = {}
         for party in spec.parties:
-            replayable = UnsafeSeededEntropy(bytes(SEED_BYTES)).child(party)
-            keep = KeptSecrets(RunSecret.fresh(), replayable, NoEscrow())
+            keep = self.secrets.get(party) or KeptSecrets(RunSecret.fresh(), draws_of(party, self.run), NoEscrow())
             holding = Holding(spec, f"{spec_digest(spec)}/{self.run}", tables[party], keep)
             kept = self.checkpoints.get(party) or InMemory()
             seats[party] = Seat(network.channel(party), holding, kept, _unheard)
@@ -196,6 +198,11 @@ class Reseal:
             raise PeerError("wire.not-canonical", f"an envelope of {sender} is not in canonical form")
         route = Route(envelope.run, envelope.protocol, envelope.stage, sender, recipient, envelope.sequence)
         return (seal(self._keys[sender], route, kind, body),)
+
+
+def draws_of(party: PartyId, run: RunId) -> Entropy:
+    """A party's source of noise and order in a rehearsal: another one for every party and run."""
+    return UnsafeSeededEntropy(bytes(SEED_BYTES)).child(f"{run}/{party}")
 
 
 def _unheard(done: int, total: int, note: str) -> None:

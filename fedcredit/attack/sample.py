@@ -30,6 +30,9 @@ class Sample:
         shared: Correlation of every column with one factor that all parties share, in [0, 1).
         seed: Of the draw.
         sections: TOML after the parties: ``[bin]``, ``[scorecard]`` and so on.
+        idle: Columns that each feature holder has besides: of no use and of nobody else's kind, so that only what was
+            disclosed can tell them.
+        model: ``run.model``.
     """
 
     rows: int
@@ -38,6 +41,8 @@ class Sample:
     shared: float = 0.3
     seed: int = 1
     sections: str = ""
+    idle: int = 0
+    model: str = "scorecard"
 
 
 def write_sample(folder: Path, sample: Sample) -> LoadedSpec:
@@ -53,14 +58,18 @@ def write_sample(folder: Path, sample: Sample) -> LoadedSpec:
     safety = sum(table @ np.linspace(0.9, 0.5, table.shape[1]) for table in values.values())
     safety = np.asarray(safety) + source.logistic(size=sample.rows)
     bad = (safety <= np.quantile(safety, sample.bad_rate)).astype(np.int64)
+    for party in sample.columns:
+        if sample.idle and party != LABEL_HOLDER:
+            more = np.round(source.normal(size=(sample.rows, sample.idle)), _DIGITS)
+            values[party] = np.concatenate([values[party], more], axis=1)
     for party, table in values.items():
         columns: dict[str, object] = {"id": [f"r{row:05d}" for row in range(sample.rows)]}
         columns |= {f"{party}_{place}": table[:, place] for place in range(table.shape[1])}
         if party == LABEL_HOLDER:
             columns["bad"] = bad
         pl.DataFrame(columns).write_csv(folder / f"{party}.csv")
+    head = f'[run]\nname = "sample"\nmode = "simulation"\nmodel = "{sample.model}"\n[align]\nmode = "plain"\n'
     parties = "".join(_party(party) for party in sample.columns)
-    head = '[run]\nname = "sample"\nmode = "simulation"\n[align]\nmode = "plain"\n'
     (folder / "run.toml").write_text(head + parties + sample.sections, encoding="utf-8")
     return load_spec(folder / "run.toml")
 
