@@ -29,7 +29,7 @@ with warnings.catch_warnings():
 
 from fedcredit.crypto.commitment import commit_vector
 from fedcredit.crypto.packing import pack
-from fedcredit.errors import BoundError, IntegrityError, SpecError
+from fedcredit.errors import BoundError, IntegrityError, PeerError, SpecError
 from fedcredit.governance.audit import HEADS_FILE, AuditLog, read_entries
 from fedcredit.governance.gate import Released
 from fedcredit.protocol.boost.archive import KeptTree
@@ -361,6 +361,35 @@ def test_a_run_that_was_interrupted_and_resumed_holds(
     found = replay(out, TAX, ALL)
     assert len(logged) > found.requests == 16
     assert found.unchecked == ""
+
+
+def test_of_a_run_that_failed_the_finished_trees_are_checked(
+    tmp_path: Path, consortium: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it asked in the tree it failed in is counted, not checked."""
+    loaded = load_spec(consortium(tmp_path / "records", rows=900, sections=BOOST))
+    deliver, seen = LocalNetwork._deliver, [0]
+
+    def failing(self: LocalNetwork, sender: PartyId, recipient: PartyId, released: Released) -> None:
+        seen[0] += released.kind == "boost.splits"
+        if seen[0] == 2 * 6:
+            raise PeerError("wire.test", "the line is cut")
+        deliver(self, sender, recipient, released)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalNetwork, "_deliver", failing)
+        with pytest.raises(PeerError, match="the line is cut"):
+            simulate(loaded, tmp_path / "out")
+    (left,) = tmp_path.glob("out.failed-*")
+    found = replay(left, TAX, ALL)
+    assert (found.trees, found.requests) == (1, 4)
+    assert found.unchecked == "2 requests of a tree that was not finished: its splits are not on record"
+
+    def shorter(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [one for one in entries if one.get("what") != "tree"]
+
+    escrow(left, shorter)
+    assert replay(left, TAX, ALL).unchecked.startswith("6 requests")
 
 
 def test_of_a_scorecard_the_counts_are_checked(small_run: Simulation) -> None:
