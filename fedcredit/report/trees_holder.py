@@ -93,7 +93,9 @@ def _column(feature: HeldFeature, splits: Sequence[HeldSplit]) -> _Column:
 
 
 def _split(feature: HeldFeature, split: HeldSplit) -> _Split:
-    groups = [feature.cuts.categories[place] for place in split.left if place < len(feature.cuts.categories)]
+    cuts = feature.cuts
+    groups = [cuts.categories[place] for place in split.left if place < len(cuts.categories)]
     names = [name for group in groups for name in group]
-    listed = ", ".join(names) if len(names) > _NAMED + 1 else ""
+    more = ["other"] * (() in groups) + ["missing"] * (cuts.has_missing and cuts.bins - 1 in split.left)
+    listed = ", ".join(names + more) if len(names) > _NAMED + 1 else ""
     return _Split(split.split, at_most(split.label, feature.name), len(split.left), listed)

@@ -57,7 +57,8 @@ def figures(value: float | None, digits: int = 4) -> str:
         return _NONE
     if value == 0:
         return "0"
-    value = float(f"{value:.{digits - 1}e}")
+    if abs(value) < 10**digits:
+        value = float(f"{value:.{digits - 1}e}")  # so that 9.9996 has no fifth figure
     return decimals(value, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
 
 

@@ -293,14 +293,175 @@ def _write_evidence(run: Path) -> None:
             back = {"sender": holder, "recipient": "bank", "type": "group_sum.answer", "bytes": large}
             lines += [json.dumps({**message, "stage": "bin", "sequence": sequence}) for message in (out, back)]
     (run / "transcript.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (run / "spec.toml").write_text("[privacy]\nenforce = true\nnoise_rows = 0.0\n", encoding="utf-8")
     heads = {party: hashlib.sha256(party.encode()).hexdigest() for party in (*FEATURES, "coordinator")}
     _write(run / "audit" / "heads.json", heads)
+
+
+def _cuts(**given: Any) -> dict[str, Any]:
+    plain = {"kind": "numeric", "edges": [], "categories": [], "special": [], "has_missing": False, "as_missing": []}
+    return plain | {"fallback": 0} | given
+
+
+VAT = _cuts(edges=[900.0, 2000.0], has_missing=True)
+SECTORS = _cuts(kind="categorical", categories=[["Textile"], ["Mining", "Farming"], ["Retail", "Steel"], ["Tea"]])
+TREES: dict[str, list[dict[str, Any]]] = {
+    "bank": [
+        {"code": "F1", "name": "turnover", "cuts": _cuts(edges=[60.0, 120.0, 180.0]), "gain": 60.0, "splits": 3},
+        {"code": "F2", "name": "overdrawn", "cuts": _cuts(edges=[1.0, 4.0]), "gain": 0.0, "splits": 0},
+    ],
+    "tax_office": [
+        {"code": "F1", "name": "vat_paid", "cuts": VAT, "gain": 10.0, "splits": 1, "text": "High arrears of VAT."},
+        {"code": "F2", "name": "sector", "cuts": SECTORS, "gain": 30.0, "splits": 2},
+    ],
+    "utility": [{"code": "F1", "name": "arrears_24m", "cuts": _cuts(edges=[10.0, 50.0]), "gain": 0.0, "splits": 0}],
+}
+HELD_SPLITS = [
+    {"split": 0, "code": "F2", "left": [0, 1, 2], "label": "sector in: Textile, Mining, Farming and 2 more"},
+    {"split": 1, "code": "F1", "left": [0, 3], "label": "vat_paid <= 900 or missing"},
+    {"split": 2, "code": "F2", "left": [0, 1], "label": "sector in: Textile, Mining, Farming"},
+]
+
+
+def _reason(owner: str, one: dict[str, Any]) -> dict[str, str]:
+    text = f"{one['name']}: a high contribution is adverse."
+    return {"code": f"{owner}/{one['code']}", "text": one.get("text", text)}
+
+
+def _tree_feature(owner: str, one: dict[str, Any]) -> dict[str, Any]:
+    cuts, own = one["cuts"], owner == "bank"
+    ordered = len(cuts["edges"]) + 1 if cuts["kind"] == "numeric" else 0
+    head = {"owner": owner, "code": one["code"], "name": one["name"] if own else None, "kind": cuts["kind"]}
+    size = {"bins": (ordered or len(cuts["categories"])) + cuts["has_missing"], "ordered": ordered, "monotone": ""}
+    used = {"thresholds": None if own else 3, "gain": one["gain"], "splits": one["splits"]}
+    return head | size | used | {"cuts": cuts if own else None, "reason": _reason(owner, one) if own else None}
+
+
+def _tree_split(number: int, owner: str, code: str, **how: Any) -> dict[str, Any]:
+    unknown = dict.fromkeys(("split", "derived", "left", "label"))
+    return {"number": number, "owner": owner, "code": code} | unknown | how
+
+
+def _inner(rows: int, gain: float, split: int, left: int, right: int) -> dict[str, Any]:
+    return {"rows": rows, "weight": 0.1503571 * rows, "gain": gain, "split": split, "left": left, "right": right}
+
+
+def _tree(*nodes: dict[str, Any] | tuple[int, float]) -> dict[str, Any]:
+    """Inner nodes as they are; leaves as rows and value."""
+    found = []
+    for place, node in enumerate(nodes):
+        if isinstance(node, dict):
+            found.append({"id": place, "value": None} | node)
+        else:
+            leaf = {"id": place, "rows": node[0], "weight": 0.15 * node[0], "value": node[1]}
+            found.append(leaf | dict.fromkeys(("gain", "split", "left", "right")))
+    return {"nodes": found}
+
+
+def _write_trees(run: Path) -> None:
+    splits = [
+        _tree_split(0, "bank", "F1", left=[0, 1], label="turnover <= 120"),
+        _tree_split(1, "tax_office", "F2", split=0),
+        _tree_split(2, "bank", "F1", left=[0], label="turnover <= 60"),
+        _tree_split(3, "tax_office", "F2", derived={"splits": [0, 2], "left": ["01", "11"]}),
+        _tree_split(4, "tax_office", "F1", split=1),
+    ]
+    first = (_inner(1400, 40.0, 0, 1, 2), _inner(800, 20.0, 1, 3, 4), _inner(600, 15.0, 2, 5, 6))
+    trees = [
+        _tree(*first, (500, 0.25), (300, 0.05), (350, -0.1), (250, -0.3)),
+        _tree(_inner(1400, 10.0, 3, 1, 2), (900, 0.1), (500, -0.1)),
+        _tree(_inner(1400, 10.0, 4, 1, 2), _inner(700, 5.0, 0, 3, 4), (700, -0.1), (350, 0.2), (350, 0.1)),
+    ]
+    features = [_tree_feature(owner, one) for owner, held in TREES.items() for one in held]
+    label = {"party": "bank", "role": "label_holder", "base": -1.1, "learning_rate": 0.3, "features": features}
+    _write(run / "model" / "bank" / "trees.json", label | {"splits": splits, "trees": trees})
+    for party in ("tax_office", "utility"):
+        held = [
+            {"code": one["code"], "name": one["name"], "kind": one["cuts"]["kind"], "cuts": one["cuts"]}
+            | {"reason": _reason(party, one)}
+            for one in TREES[party]
+        ]
+        own = {"party": party, "role": "feature_holder", "features": held}
+        _write(run / "model" / party / "trees.json", own | {"splits": HELD_SPLITS if party == "tax_office" else []})
+
+
+def _write_reasons(run: Path, ids: list[str], risk: NDArray[np.float64]) -> None:
+    """Reasons that rise with the risk; the safest row has none."""
+    weights = {("bank", "F1"): 0.5, ("tax_office", "F2"): 0.3, ("tax_office", "F1"): 0.1}
+    rows: list[tuple[str, int, str, str, float]] = []
+    for place, name in enumerate(ids):
+        shifts = {
+            pair: weight * float(risk[place]) + 0.2 * ((place % 7) - 3) * weight for pair, weight in weights.items()
+        }
+        ranked = sorted((pair for pair in shifts if shifts[pair] > 0), key=lambda pair: -shifts[pair])
+        rows += [(name, rank, *pair, shifts[pair]) for rank, pair in enumerate(ranked, start=1)]
+    columns = ["id", "rank", "owner", "feature", "contribution"]
+    pl.DataFrame(rows, schema=columns, orient="row").write_parquet(run / "explanations.parquet")
+
+
+def make_trees(run: Path) -> Path:
+    """A finished run of boosted trees: three kept of five grown, from two of three parties."""
+    rng = np.random.default_rng(3)
+    risk = rng.normal(size=600)
+    probability = 1 / (1 + np.exp(1.2 - risk))
+    bad = (rng.random(600) < probability).astype(np.int64)
+    score, alone = np.rint(500 - 50 * risk).astype(np.int64), np.rint(500 - 30 * risk + 40 * rng.normal(size=600))
+    together, ids = _measures(bad, probability, probability), [f"T{row:04d}" for row in range(600)]
+    given = {"id": ids, "label": bad, "score": score, "probability": probability, "sample_probability": probability}
+    run.mkdir(parents=True)
+    pl.DataFrame({**given, "score_alone": alone}).write_parquet(run / "predictions.parquet")
+    _write_reasons(run, ids, risk)
+    _write_trees(run)
+    _write_summary(run, [together, _measures(bad, -alone, None)], int(bad.sum()), {"intercept": 0.0, "slope": 1.0})
+    _write_evidence(run)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    curve = zip((0.700, 0.712, 0.720, 0.723, 0.725), (0.690, 0.700, 0.706, 0.705, 0.704), strict=True)
+    history = [
+        {"tree": number, "train_auc": train, "validation_auc": checked}
+        for number, (train, checked) in enumerate(curve, start=1)
+    ]
+    bare = together["auc"] + 0.0051
+    summary["metrics"]["unprotected"] = {"auc": bare}
+    summary |= {
+        "model": "boost",
+        "rows_train": 1400,
+        "rows_test": 600,
+        "auc_pooled_unprotected": bare,
+        "model_equals_pooled_plaintext": True,
+        "boost": {
+            "trees": 3,
+            "trees_grown": 5,
+            "depth": 2,
+            "growth": "depth",
+            "leaves": 9,
+            "gradient_bits": 8,
+            "bins": 8,
+            "holder_bins": 4,
+            "stopped_early": True,
+            "bytes_per_tree": 41_000,
+            "history": history,
+            "thresholds_disclosed": {"tax_office": 3, "utility": 0},
+        },
+    }
+    _write(run / "summary.json", summary)
+    leakage = json.loads((run / "leakage.json").read_text(encoding="utf-8"))
+    leakage["ledger"]["tax_office"]["feature_bits"] = {"largest": 2, "cap": 3}
+    _write(run / "leakage.json", leakage)
+    spec = "[privacy]\nenforce = true\nnoise_rows = 4.0\n[boost]\nholder_thresholds = 3\n"
+    (run / "spec.toml").write_text(spec, encoding="utf-8")
+    return run
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One run, not to be changed."""
     return make_run(tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="session")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of boosted trees, not to be changed."""
+    return make_trees(tmp_path_factory.mktemp("grown") / "run")
 
 
 @pytest.fixture

@@ -86,12 +86,12 @@ def test_the_report_stands_on_its_own(which: str, request: pytest.FixtureRequest
 
 def test_the_verdict_is_what_the_predictions_give(finished: Path, page: str) -> None:
     held_out = pl.read_parquet(finished / "predictions.parquet")
-    together = round(auc(held_out["label"].to_numpy(), -held_out["score"].to_numpy()), 3)
-    alone = round(auc(held_out["label"].to_numpy(), -held_out["score_alone"].to_numpy()), 3)
-    assert f"Together: AUC {together:.3f}, bank alone {alone:.3f}, lift +{together - alone:.3f}." in page
+    together = round(auc(held_out["label"].to_numpy(), -held_out["score"].to_numpy()), 4)
+    alone = round(auc(held_out["label"].to_numpy(), -held_out["score_alone"].to_numpy()), 4)
+    assert f"Together: AUC {together:.4f}, bank alone {alone:.4f}, lift +{together - alone:.4f}." in page
     assert "Federated = pooled plaintext." in page
     assert "Distance to the reference: −0.0004 AUC." in page
-    assert page.count("<svg ") == 7
+    assert page.count("<svg ") == 8
 
 
 def test_the_label_holder_sees_no_name_of_another(run: Path, names: Names) -> None:
@@ -202,15 +202,39 @@ def test_what_is_outside_its_limits_is_named(run: Path, page: str) -> None:
     assert "Coefficient with the unexpected sign: tax_office F1" in text
     assert "tax_office F1 (p 0.400)" in text
     assert "Federated differs from pooled plaintext." in text
-    assert "The summary states AUC 0.500" in text
+    assert "The summary states AUC 0.5000" in text
     assert "Keys came from a fixed seed" in text
     assert "learns, without a bound, every id (a test)." in text
+
+
+def test_a_ledger_that_refused_nothing_is_said_in_large_letters(run: Path, page: str) -> None:
+    assert "refuses to pass its cap" in page
+    (run / "spec.toml").write_text("[privacy]\nenforce = false\nnoise_rows = 0.0\n", encoding="utf-8")
+    for party in (None, "utility"):
+        text = build_report(run, party).read_text(encoding="utf-8")
+        assert "<strong>RESULTS UNPROTECTED</strong>" in text
+        assert "No ledger was enforced." in text
+        assert "No noise on sums." not in text  # a scorecard has none anyway
+        assert not re.search("refuses (to pass|what would pass)", text)
+
+
+def test_a_model_without_a_report_is_refused(run: Path) -> None:
+    _edit(run / "summary.json", lambda summary: summary.update(model="moons"))
+    with pytest.raises(DataError, match="model 'moons' has no report; those with one: boost and scorecard"):
+        build_report(run)
+
+
+def test_a_feature_of_no_party_is_refused(run: Path) -> None:
+    _edit(run / "model/bank/scorecard.json", lambda card: card["features"][0].update(owner="nobody"))
+    with pytest.raises(DataError, match=r"model/bank/scorecard\.json holds a feature of a party"):
+        build_report(run)
 
 
 @pytest.mark.parametrize(
     "name",
     [
         "summary.json",
+        "spec.toml",
         "model/bank/scorecard.json",
         "predictions.parquet",
         "leakage.json",
