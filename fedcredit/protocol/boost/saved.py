@@ -47,9 +47,13 @@ def read_checkpoint(data: bytes) -> BoostCheckpoint:
     try:
         saved = msgspec.msgpack.decode(data, type=_Saved)
         margins, best = (np.frombuffer(one, dtype="<f8").copy() for one in (saved.margins, saved.best_margins))
-        bits = np.frombuffer(saved.known_bits, dtype=np.uint8).reshape(len(saved.known), -1) if saved.known else None
+        bits = np.frombuffer(saved.known_bits, dtype=np.uint8).reshape(len(saved.known), -(-len(margins) // 8))
     except (msgspec.MsgspecError, ValueError) as error:
-        raise IntegrityError("boost.checkpoint", "the checkpoint of this run is damaged", str(error)) from None
-    if bits is None:
-        bits = np.zeros((0, -(-len(margins) // 8)), np.uint8)
+        raise _damaged(str(error)) from None
+    if len(margins) != len(best):
+        raise _damaged("margins of two lengths")
     return BoostCheckpoint(saved.trees, saved.splits, saved.history, saved.known, bits, margins, best)
+
+
+def _damaged(why: str) -> IntegrityError:
+    return IntegrityError("boost.checkpoint", "the checkpoint of this run is damaged", why)
