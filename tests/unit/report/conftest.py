@@ -348,7 +348,7 @@ def _inner(rows: int, gain: float, split: int, left: int, right: int) -> dict[st
 
 def _tree(*nodes: dict[str, Any] | tuple[int, float]) -> dict[str, Any]:
     """Inner nodes as they are; leaves as rows and value."""
-    found = []
+    found: list[dict[str, Any]] = []
     for place, node in enumerate(nodes):
         if isinstance(node, dict):
             found.append({"id": place, "value": None} | node)
