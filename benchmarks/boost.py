@@ -40,8 +40,9 @@ from fedcredit.types import PartyId
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORKS = {"1 Gbit/s": (1000.0, 0.0), "100 Mbit/s, 10 ms": (100.0, 10.0), "10 Mbit/s, 50 ms": (10.0, 50.0)}
+"""Modelled: megabits a second and one-way milliseconds of each party's line; seconds are of all messages of the run."""
 BANK, HOLDER = PartyId("bank"), PartyId("tax_office")
-CONSOLE = Console(width=max(Console().width, 150))
+CONSOLE = Console(width=max(Console().width, 190))
 
 SPEC = """
 [run]

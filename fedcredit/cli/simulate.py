@@ -41,7 +41,7 @@ fedcredit simulate configs/simulations/demo.toml
 
 fedcredit simulate configs/simulations/taiwan_scorecard.toml --out runs/taiwan --set scorecard.fit=moments
 
-fedcredit simulate configs/simulations/taiwan_scorecard.toml --out runs/taiwan --resume
+fedcredit simulate configs/simulations/taiwan_boost.toml --out runs/trees --resume
 
 Exit codes: 0 done; 2 the configuration or the records are wrong; 3 a party, its policy or the protocol failed."""
 
@@ -65,7 +65,7 @@ def _simulate(
     """Run all parties of a configuration on this machine and write a run directory.
 
     Nothing but signed, encrypted bytes crosses between the parties, as between institutions. Beside the run the same
-    scorecard is computed from the pooled columns in the clear, to show that both are equal, and from the label holder's
+    model is computed from the pooled columns in the clear, to show that both are equal, and from the label holder's
     columns alone, to show what the others add.
 
     A run that was killed or interrupted leaves a hidden folder beside its run directory. With --resume and the same
