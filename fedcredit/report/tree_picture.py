@@ -111,7 +111,8 @@ class _Drawing:
         facts = [f"{rows}, {weight}"] if width > 200 else [rows, weight]
         facts.append(f"gain {figures(node.gain)}")
         if self._children(place, level) is None:
-            facts.append(f"{self._below(place)} more splits below" if self._below(place) > 1 else "2 leaves below")
+            more = self._below(place) - 1
+            facts.append(f"{more} more split{'s' * (more > 1)} below" if more else "2 leaves below")
         told = (*(("label", line) for line in wrapped), *(("fact", fact) for fact in facts))
         return _Box(node, level, x, width, told, colour, "#fff", f"{split.owner}: {label}", parent)
 

@@ -12,9 +12,11 @@ from fedcredit.report.tables import Floats, Predictions, Reasons
 from fedcredit.report.tree_names import TreeNames
 from fedcredit.runtime.boost_files import PartFeature
 
-__all__ = ["Example", "Frequent", "Given", "Told", "examples", "frequent", "shares"]
+__all__ = ["MOST", "Example", "Frequent", "Given", "Told", "examples", "frequent", "shares"]
 
 _GROUPS: Final = 10
+MOST: Final = 12
+"""Features in the table of frequent reasons; the run's file has all."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def shares(told: Told, rows: int) -> Floats:
 
 
 def frequent(told: Told, held_out: Predictions) -> tuple[int, list[Frequent]]:
-    """The reasons of the riskiest tenth of the rows: how many rows these are, and the features, most often named first.
+    """The reasons of the riskiest tenth of the rows: how many rows these are, and the features most often named.
 
     Rows of equal risk are taken in the order of the predictions.
     """
@@ -111,7 +113,7 @@ def frequent(told: Told, held_out: Predictions) -> tuple[int, list[Frequent]]:
         for place, feature in enumerate(told.features)
         if named[place]
     ]
-    return riskiest, sorted(found, key=lambda one: (-one.named, -one.first, one.owner, one.name))
+    return riskiest, sorted(found, key=lambda one: (-one.named, -one.first, one.owner, one.name))[:MOST]
 
 
 def examples(told: Told, held_out: Predictions, ids: Sequence[str]) -> list[Example]:

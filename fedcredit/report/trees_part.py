@@ -14,7 +14,7 @@ from fedcredit.report.tables import Floats, read_ids, read_reasons
 from fedcredit.report.tree_charts import learning
 from fedcredit.report.tree_names import TreeNames
 from fedcredit.report.tree_picture import LEVELS, Shown, picture
-from fedcredit.report.tree_reasons import Told, examples, frequent, shares
+from fedcredit.report.tree_reasons import MOST, Told, examples, frequent, shares
 from fedcredit.report.trees_price import compared, cost, price, protected
 from fedcredit.report.words import amount, count, decimals, join, percent, signed, size
 from fedcredit.runtime.boost_files import LabelFile, PartFeature
@@ -132,7 +132,7 @@ def _grown(seen: Evidence, file: LabelFile, boost: Boost) -> dict[str, object]:
 
 def _explained(seen: Evidence, told: Told, ids: Sequence[str]) -> dict[str, object]:
     riskiest, often = frequent(told, seen.held_out)
-    return {"riskiest": riskiest, "frequent": often, "examples": examples(told, seen.held_out, ids)}
+    return {"riskiest": riskiest, "frequent": often, "most": MOST, "examples": examples(told, seen.held_out, ids)}
 
 
 def _features(file: LabelFile, names: TreeNames, reasons: Floats) -> list[_Feature]:

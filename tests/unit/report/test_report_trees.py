@@ -148,7 +148,7 @@ def test_a_deep_tree_is_cut(trees: Path) -> None:
     _edit(trees / "model/bank/trees.json", deepen)
     _edit(trees / "summary.json", lambda summary: summary["boost"].update(depth=6))
     text = build_report(trees).read_text(encoding="utf-8")
-    assert "3 more splits below" in text
+    assert "2 more splits below" in text
     assert "Levels below 3 are left out" in _words(text)
 
 
