@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from fedcredit.attack.membership import Equations
 from fedcredit.attack.recorder import Recording
-from fedcredit.errors import BoundError
 from fedcredit.protocol.boost.messages import Bitmaps, TreeShapes, WantedSplits
 from fedcredit.protocol.boost.slots import SlotFormat, unpack_bits
 from fedcredit.types import PartyId
 
-__all__ = ["BoostView", "pooled_equations"]
+__all__ = ["BoostView"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -92,35 +91,28 @@ class BoostView:
 
         The sums of a sibling are differences of these, and add nothing. Empty slots are left out: they tell noise.
         """
-        party, code = feature
-        vectors: list[Ints] = []
-        sums: list[Ints] = []
-        for batch in self._notes.batches:
-            if batch.purpose != _PURPOSE or party not in batch.features:
-                continue
-            at = sum(bins for _, bins in _before(batch.features[party], code))
-            here = slice(at, at + self.bins[feature])
-            if batch.withheld.get(party, np.zeros(0, np.bool_))[here].any():
-                continue
-            asked = [place for place, column in enumerate(batch.columns) if column.any()]
-            vectors += [batch.columns[place] for place in asked]
-            sums += [batch.sums[party][place][here] for place in asked]
-        shape = (len(vectors), self.rows)
-        noise = np.full(len(vectors), self._noise) if self._noise and vectors else None
+        asked = [one for one in self.answers(feature).values() if one[0].any()]
+        shape = (len(asked), self.rows)
+        noise = np.full(len(asked), self._noise) if self._noise and asked else None
         return Equations(
-            np.array(vectors, np.int64).reshape(shape),
-            np.array(sums, np.int64).reshape(len(vectors), self.bins[feature]),
+            np.array([vector for vector, _ in asked], np.int64).reshape(shape),
+            np.array([sums for _, sums in asked], np.int64).reshape(len(asked), self.bins[feature]),
             noise,
             self.allowed(feature) if self.disclosed(feature) else None,
         )
 
-    def roots(self) -> list[Ints]:
-        """The vectors of g over all rows, one a tree."""
-        return [
-            batch.columns[0]
-            for batch in self._notes.batches
-            if batch.purpose == _PURPOSE and len(batch.columns) and batch.columns[0].all()
-        ]
+    def answers(self, feature: Feature) -> dict[tuple[int, int], tuple[Ints, Ints]]:
+        """Vector and sums of every slot of every request that was not withheld, by request and slot; empty ones too."""
+        party, code = feature
+        found = {}
+        batches = [one for one in self._notes.batches if one.purpose == _PURPOSE and party in one.features]
+        for number, batch in enumerate(batches):
+            at = sum(bins for _, bins in _before(batch.features[party], code))
+            here = slice(at, at + self.bins[feature])
+            if not batch.withheld.get(party, np.zeros(0, np.bool_))[here].any():
+                for slot, (vector, sums) in enumerate(zip(batch.columns, batch.sums[party], strict=True)):
+                    found[number, slot] = (vector, sums[here])
+        return found
 
     def _read_bitmaps(self, party: PartyId, codes: Sequence[str]) -> None:
         """Splits as they were asked of a holder, with the bits it sent for them."""
@@ -136,24 +128,6 @@ class BoostView:
                 for (place, left), bits in zip(splits, message.bitmaps, strict=True):
                     rows = unpack_bits(bits, (self.rows,), "bitmap")
                     self.splits.setdefault((party, codes[place]), []).append(_Bitmap(left, rows))
-
-
-def pooled_equations(several: Sequence[Equations]) -> Equations:
-    """Equations of several runs about one grouping and one set of rows.
-
-    Raises:
-        BoundError: some are exact and others are not.
-    """
-    noises = [one.noise for one in several if one.noise is not None]
-    if noises and len(noises) != len(several):
-        raise BoundError("attack.runs", "runs with noise and runs without are not put together")
-    allowed = [one.allowed for one in several if one.allowed is not None]
-    return Equations(
-        np.concatenate([one.vectors for one in several]),
-        np.concatenate([one.sums for one in several]),
-        np.concatenate(noises) if noises else None,
-        np.logical_and.reduce(allowed) if allowed else None,
-    )
 
 
 def _before(features: Sequence[tuple[str, int]], code: str) -> list[tuple[str, int]]:

@@ -102,8 +102,8 @@ def _shares(place: Ints, group: Ints, bins: int, source: np.random.Generator) ->
 
 def _drawn(shares: Floats, uniforms: Floats) -> Ints:
     edges = np.cumsum(shares, axis=1)
-    inside = (uniforms[:, None] * edges[:, -1:] >= edges).sum(axis=1)
-    return np.minimum(inside, shares.shape[1] - 1).astype(np.int64)
+    inside: Ints = np.asarray((uniforms[:, None] * edges[:, -1:] >= edges).sum(axis=1), dtype=np.int64)
+    return inside.clip(max=shares.shape[1] - 1)
 
 
 @compiled

@@ -16,6 +16,7 @@ from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.errors import SpecError
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.bin.messages import FeatureShape, FeatureShapes
+from fedcredit.protocol.boost.roles import SCHEMAS as BOOST_SCHEMAS
 from fedcredit.protocol.scorecard.roles import SCHEMAS
 from fedcredit.runtime.accounts import leakage_steps
 from fedcredit.types import COORDINATOR, Role
@@ -36,7 +37,37 @@ min_bads = 5
 min_iv = 0.0
 """
 
+BOOST_SECTIONS = """
+[crypto]
+profile = "unsafe-plaintext"
+[boost]
+trees = 6
+column_sampling = 0.5
+"""
+
 Field = tuple[Role, str, str]
+
+_OF_PRODUCTS = {
+    "grouping_commitment": ("purpose", "commitment"),
+    "hints": ("purpose", "outputs", "hints"),
+    "answer": ("purpose", "index", "bodies"),
+}
+PRODUCTS_ONLY = {
+    (Role.FEATURE_HOLDER, f"group_sum.{kind}", name) for kind, names in _OF_PRODUCTS.items() for name in names
+}
+"""Named on the page of group sums and received where feature holders ask each other; in boosting they never do."""
+
+HEARD_BY_A_HOLDER = {
+    "boost.basis": {"n_eff", "n_bad"},
+    "boost.tree": {"tree", "more"},
+    "boost.splits": {"tree", "round", "slots"},
+    "boost.kept": {"kept"},
+    "group_sum.request": {"purpose", "index", "vectors.commitment", "vectors.body"},
+    "group_sum.setup": {"purpose", "setup"},
+    "group_sum.nonce_commitment": {"commitment"},
+    "group_sum.nonce_reveal": {"nonce"},
+}
+"""All that a feature holder receives after the rows were aligned; a field more is a question to the owner."""
 
 
 def _page(name: str) -> tuple[LeakageRow, ...]:
@@ -52,11 +83,24 @@ def _fields(value: Any, prefix: str = "") -> set[str]:
     return {prefix[:-1]}
 
 
+Heard = tuple[set[Field], list[tuple[str, str, str]], list[Any]]
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[Field], list[tuple[str, str, str]], list[Any]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Heard:
     """Fields received, messages received, transcript of one run of three parties and the coordinator."""
     sample = Sample(1500, {"bank": 2, "tax": 2, "utility": 2}, sections=SECTIONS)
-    rehearsal = Rehearsal(write_sample(tmp_path_factory.mktemp("received"), sample))
+    return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("received"), sample)))
+
+
+@pytest.fixture(scope="module")
+def boost(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    """The same of a boosting run."""
+    sample = Sample(1500, {"bank": 2, "tax": 2, "utility": 2}, bad_rate=0.4, sections=BOOST_SECTIONS, model="boost")
+    return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("boost"), sample)))
+
+
+def _heard(rehearsal: Rehearsal) -> Heard:
     network = rehearsal.network()
     with recording() as notes:
         rehearsal.play(network)
@@ -78,14 +122,40 @@ def test_the_run_report_names_the_same(run: tuple[set[Field], Any, Any]) -> None
     assert {(Role(step["receiver"]), step["message"], step["field"]) for step in steps} == run[0]
 
 
-def test_the_recorder_saw_every_message_of_the_transcript(run: tuple[Any, list[tuple[str, str, str]], Any]) -> None:
-    _, received, transcript = run
+def test_boosting_receives_what_the_pages_name(boost: Heard) -> None:
+    named = {(row.receiver, row.message, row.field) for schema in BOOST_SCHEMAS for row in _page(schema.name)}
+    assert boost[0] <= named
+    assert named - boost[0] == PRODUCTS_ONLY
+
+
+def test_the_report_of_a_boosting_run_names_the_same(boost: Heard) -> None:
+    steps = leakage_steps([schema.name for schema in BOOST_SCHEMAS])
+    told = {(Role(step["receiver"]), step["message"], step["field"]) for step in steps}
+    assert told - PRODUCTS_ONLY == boost[0]
+
+
+def test_a_feature_holder_of_a_boosting_run_hears_no_more_than_this(boost: Heard) -> None:
+    heard: dict[str, set[str]] = {}
+    for role, kind, name in boost[0]:
+        if role is Role.FEATURE_HOLDER and not kind.startswith("align."):
+            heard.setdefault(kind, set()).add(name)
+    assert heard == HEARD_BY_A_HOLDER
+
+
+def test_the_coordinator_of_a_boosting_run_hears_nothing(boost: Heard) -> None:
+    assert not [one for one in boost[0] if one[0] is Role.COORDINATOR]
+    assert COORDINATOR not in {party for party, _, _ in boost[1]}
+
+
+@pytest.mark.parametrize("name", ["run", "boost"])
+def test_the_recorder_saw_every_message_of_the_transcript(name: str, request: pytest.FixtureRequest) -> None:
+    _, received, transcript = request.getfixturevalue(name)
     assert sorted(received) == sorted((entry.recipient, entry.sender, entry.kind) for entry in transcript)
     assert len(received) > 60
 
 
 def test_pages_and_messages_agree_through_the_products_own_check() -> None:
-    for schema in SCHEMAS:
+    for schema in {*SCHEMAS, *BOOST_SCHEMAS}:
         check_leakage(_page(schema.name), schema)
 
 
@@ -130,7 +200,7 @@ def test_a_field_that_is_gone_fails_the_check() -> None:
         check_leakage(_page("bin"), ProtocolSchema(BIN.name, others))
 
 
-@pytest.mark.parametrize("name", [schema.name for schema in SCHEMAS])
+@pytest.mark.parametrize("name", sorted({schema.name for schema in (*SCHEMAS, *BOOST_SCHEMAS)}))
 def test_every_protocol_of_a_run_has_a_page(name: str) -> None:
-    assert importlib.import_module(f"fedcredit.protocol.{name}.messages").SCHEMA in SCHEMAS
+    assert importlib.import_module(f"fedcredit.protocol.{name}.messages").SCHEMA in (*SCHEMAS, *BOOST_SCHEMAS)
     assert all(row.learns and row.bound for row in _page(name))
