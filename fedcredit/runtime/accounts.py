@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -50,21 +50,24 @@ def ledger_numbers(reports: Mapping[PartyId, Sequence[LedgerLine]]) -> dict[str,
 
 
 def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | None) -> dict[str, Any]:
-    """The section ``disclosure`` of the summary: the worst figure over parties, each beside its cap."""
+    """The section ``disclosure`` of the summary: for each currency the account nearest its cap, or furthest beyond."""
     lines = [line for party in reports.values() for line in party]
 
-    def smallest(caps: Iterable[float | None]) -> float | None:
-        return min((cap for cap in caps if cap is not None), default=None)
+    def worst(spent: str, cap: str) -> tuple[float, float | None]:
+        found = [(getattr(line, spent), getattr(line, cap)) for line in lines]
+        return max(found, key=lambda one: (one[0] / one[1] if one[1] else 0.0, one[0]), default=(0.0, None))
 
+    equations, bits = worst("equations", "equations_cap"), worst("row_bits", "row_bits_cap")
+    of_feature, returned = worst("feature_bits", "feature_bits_cap"), worst("bins_returned", "bins_returned_cap")
     return {
-        "equations_per_feature": max((line.equations for line in lines), default=0.0),
-        "cap": smallest(line.equations_cap for line in lines),
-        "bits_per_row": max((line.row_bits for line in lines), default=0.0),
-        "bits_per_row_cap": smallest(line.row_bits_cap for line in lines),
-        "bits_per_feature": max((line.feature_bits for line in lines), default=0.0),
-        "bits_per_feature_cap": smallest(line.feature_bits_cap for line in lines),
-        "bins_returned": max((line.bins_returned for line in lines), default=0.0),
-        "bins_returned_cap": smallest(line.bins_returned_cap for line in lines),
+        "equations_per_feature": equations[0],
+        "cap": equations[1],
+        "bits_per_row": bits[0],
+        "bits_per_row_cap": bits[1],
+        "bits_per_feature": of_feature[0],
+        "bits_per_feature_cap": of_feature[1],
+        "bins_returned": returned[0],
+        "bins_returned_cap": returned[1],
         "noise_rows": min((line.noise_rows for line in lines), default=0.0),
         "statistical_leak_log2": leak,
     }
