@@ -324,6 +324,7 @@ def test_a_tree_that_belongs_to_the_label_holder(folder: Path) -> None:
 BASES = [
     (lambda m, _: msgspec.structs.replace(m, n_bad=m.n_eff + 1), "disclosure.basis"),
     (with_(n_eff=10**6), "disclosure.basis"),
+    (lambda m, _: msgspec.structs.replace(m, n_eff=m.n_eff + 1), "disclosure.basis"),
     (with_(n_eff=0), "wire.malformed"),
     (with_(n_bad=0), "wire.malformed"),
 ]

@@ -25,7 +25,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'click", category=DeprecationWarning)
     from fedcredit.cli import main
 
-from fedcredit.errors import DataError, IntegrityError
+from fedcredit.errors import DataError, IntegrityError, PeerError
 from fedcredit.governance.audit import verify_directory
 from fedcredit.governance.gate import Released
 from fedcredit.protocol.boost.saved import read_checkpoint
@@ -258,4 +258,25 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, consortium: Make, party: 
         FileCheckpoints(path).save(b"[1]")
     with pytest.raises(IntegrityError, match="damaged"):
         simulate(load_spec(config), out, resume=True)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("how", ["lost", "older"])
+def test_a_holder_that_forgot_what_it_disclosed_is_stopped(tmp_path: Path, consortium: Make, how: str) -> None:
+    """Its numbers of splits would mean others from then on."""
+    config = write(tmp_path / "c", consortium, {**FREE, "trees": 6}, BARE)
+    out = tmp_path / "o"
+    interrupted(config, out, ("group_sum.answer", 9))
+    older = {path.name: path.read_bytes() for path in (hidden(out) / "checkpoints").iterdir()}
+    assert set(HOLDERS) <= older.keys()
+    interrupted(config, out, ("group_sum.answer", 18), resume=True)
+    for party in HOLDERS:
+        path = hidden(out) / "checkpoints" / party
+        assert path.read_bytes() != older[party]
+        path.unlink()
+        if how == "older":
+            path.write_bytes(older[party])
+    with pytest.raises((IntegrityError, PeerError)) as caught:
+        simulate(load_spec(config), out, resume=True)
+    assert caught.value.code in {"escrow.bound", "boost.kept"}
     assert not out.exists()

@@ -207,3 +207,31 @@ def test_a_thousand_rows_do_not_carry_a_hundred_trees(tmp_path: Path, consortium
     assert 80 <= left <= 100  # a seventh of the rows to train on
     assert f"the largest number of trees of depth 3 is {(left - 1) // 8}" in line
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_the_number_that_is_said_is_right(tmp_path: Path, consortium: Make) -> None:
+    """Each holder draws its own columns, so another one's number may be lower still; the last one that is said runs."""
+    sections = {
+        "run": {"model": "boost"},
+        "boost": {"trees": 100, "min_bin_rows": 40, "column_sampling": 0.5},
+        "privacy": {"enforce": True},
+        "crypto": {"profile": "unsafe-plaintext"},
+    }
+    config = consortium(tmp_path, rows=1000, sections=sections)
+
+    def run(trees: int) -> tuple[int, str]:
+        err = io.StringIO()
+        out = tmp_path / str(trees)
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+            code = main(["simulate", str(config), "--out", str(out), "--set", f"boost.trees={trees}"])
+        return code, err.getvalue()
+
+    trees, (code, err) = 100, run(100)
+    while code:
+        assert code == 3
+        said = int(err.split("depth 3 is ")[1].split()[0])
+        assert 0 < said < trees
+        trees, (code, err) = said, run(said)
+    assert trees > 9
+    assert run(trees + 1)[0] == 3

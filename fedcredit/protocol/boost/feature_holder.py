@@ -115,7 +115,8 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
         DisclosureRefused: the ledger's cap does not allow so many trees, and nothing was sent; or the label holder asks
             for more thresholds than were declared.
         PeerError: the label holder asks out of turn.
-        IntegrityError: in an earlier attempt at this run it wanted other splits; or the own checkpoint is damaged.
+        IntegrityError: in an earlier attempt at this run it wanted other splits; or the own checkpoint is damaged, or
+            not the last one.
     """
     channel.stage("boost")
     thresholds = await _announce(channel, inputs)
@@ -159,7 +160,7 @@ async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
         basis=basis,
         costs=plan.costs(names, offered, thresholds),
         purpose="boost",
-        rows=len(inputs.index.ids),
+        rows=int(inputs.index.train.sum()),  # no sum is over a held-out row
     )
     channel.declare(leader, declaration)
     shapes = TreeShapes(
@@ -230,6 +231,9 @@ class _Answers:
         if any(sum(one.feature == f for one in disclosed) > self._thresholds[f] for f, _ in splits):
             text = f"{leader}: asks for more thresholds of a feature than were declared"
             raise DisclosureRefused("boost.thresholds", text)
+        for place, one in enumerate(fresh, len(self.disclosed)):  # a checkpoint that was lost would give numbers anew
+            name = hashlib.sha256(msgspec.json.encode(one)).hexdigest()
+            self._inputs.keep.escrow.bind("disclosed", f"boost/{place}", name)
         self.disclosed = disclosed
         self._inputs.checkpoints.save(msgspec.json.encode(disclosed))
         bitmaps = [pack_bits(self._goes_left(feature, left)[self._rows]) for feature, left in splits]
