@@ -8,7 +8,7 @@ from typing import Final
 
 from fedcredit.report.compare import SAME_AUC, Figures, difference
 from fedcredit.report.files import Settings, Summary
-from fedcredit.report.parts import Learned, Meter
+from fedcredit.report.parts import BITMAPS, Learned, Meter
 from fedcredit.report.words import count, decimals, percent, signed
 
 __all__ = ["Seen", "alarms", "points"]
@@ -119,9 +119,10 @@ def _measures(summary: Summary, error: float) -> list[str]:
 
 
 def _ledgers(meters: Sequence[Meter]) -> list[str]:
+    """Caps that are nearly spent; the few splits of a column are there to be spent, by the columns that matter."""
     return [
         f"{line.party} has spent {percent(line.used, 0)} of a disclosure cap towards {line.counterparty}: "
         f"{line.currency[0].lower()}{line.currency[1:]} ({line.spent} of {line.cap})."
         for line in meters
-        if line.used is not None and line.used >= _NEAR_CAP
+        if line.used is not None and line.used >= _NEAR_CAP and line.currency != BITMAPS
     ]

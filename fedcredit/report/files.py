@@ -103,6 +103,7 @@ class Boost(msgspec.Struct, frozen=True):
     trees_grown: int
     depth: int
     growth: str
+    max_leaves: int
     leaves: int
     gradient_bits: int
     bins: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from fedcredit.report.files import Encryption, Leakage, LedgerPage, Sent, Spent, Summary
 from fedcredit.report.svg import OWNERS
@@ -11,6 +12,7 @@ from fedcredit.report.words import amount, count, join, power_of_two, role_name
 from fedcredit.types import Role
 
 __all__ = [
+    "BITMAPS",
     "Learned",
     "Lesson",
     "Meter",
@@ -54,6 +56,10 @@ class Learned:
     receiver: str
     lessons: list[Lesson]
     empty: list[Lesson]
+
+
+BITMAPS: Final = "Bits disclosed about each row by one feature"
+"""The currency of a feature's disclosed splits."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ def _page(party: str, page: LedgerPage) -> list[Meter]:
     for currency, spent, note in (
         ("Sums answered about one feature", page.equations, features),
         ("Bits disclosed about each row", page.row_bits, ""),
-        ("Bits disclosed about each row by one feature", page.feature_bits, "the largest"),
+        (BITMAPS, page.feature_bits, "the largest"),
         ("Bins whose weight of evidence was returned", page.bins_returned, ""),
     ):
         if spent is not None and (spent.largest or spent.spent):

@@ -200,7 +200,7 @@ def _sentences(seen: Evidence, boost: Boost, holders: Sequence[_Holder]) -> list
     others, they = join([one.party for one in holders]), "they" if len(holders) > 1 else "it"
     rows = f" on {count(summary.rows_train)} rows" if summary.rows_train is not None else ""
     kept = f" and kept {count(boost.trees)} of them" if boost.trees < boost.trees_grown else ""
-    trees = f"{count(boost.trees_grown)} trees of at most {2**boost.depth} leaves{rows}{kept}"
+    trees = f"{count(boost.trees_grown)} trees of at most {boost.max_leaves} leaves{rows}{kept}"
     columns, disclosed = sum(one.features for one in holders), sum(one.disclosed or 0 for one in holders)
     caps = [one.cap for one in holders if one.cap is not None]
     most = f" of at most {count(sum(caps))}" if caps else ""

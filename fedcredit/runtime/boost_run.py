@@ -151,6 +151,7 @@ def _figures(outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any]) 
         "stopped_early": len(trees.history) < plan.boost.trees,
         "depth": plan.boost.depth,
         "growth": plan.boost.growth,
+        "max_leaves": plan.boost.leaves,
         "leaves": sum(tree.leaves for tree in model.trees),
         "splits": len(model.splits),
         "splits_of_holders": sum(model.features[split.feature].foreign for split in model.splits),

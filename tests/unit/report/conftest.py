@@ -433,6 +433,7 @@ def make_trees(run: Path) -> Path:
             "trees_grown": 5,
             "depth": 2,
             "growth": "depth",
+            "max_leaves": 4,
             "leaves": 9,
             "gradient_bits": 8,
             "bins": 8,
