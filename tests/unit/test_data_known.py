@@ -170,7 +170,8 @@ def test_shipped_configuration_fits_its_records(path: Path) -> None:
 def test_shipped_configurations_are_all_there() -> None:
     names = {path.stem for path in CONFIGS.glob("*.toml")}
     scorecards = {"credit_data", "taiwan", "sba", "polish", "german"}
-    assert {"demo"} | {f"{name}_scorecard" for name in scorecards} <= names
+    boosted = {f"{name}_boost" for name in ("taiwan", "taiwan_peers", "sba", "polish", "german")}
+    assert {"demo"} | boosted | {f"{name}_scorecard" for name in scorecards} <= names
 
 
 def test_ratios_are_each_at_one_party() -> None:
