@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedcredit.attack.boost_attack import Found, PlayedBoost, attacks, play_boost, recover, together
+from fedcredit.attack.boost_table import RUNS, figures, main
 from fedcredit.attack.membership import Equations, class_prior, least_squares, measure, one_hot, start_from
 from fedcredit.attack.posterior import Sweeps, posterior
 from fedcredit.attack.rehearsal import Rehearsal
@@ -215,3 +216,11 @@ def test_what_cannot_be_attacked_is_refused(default: PlayedBoost, tmp_path: Path
     sample = Sample(400, {"bank": 1, "tax": 1})
     with pytest.raises(BoundError, match=r"run\.model"):
         play_boost(Rehearsal(write_sample(tmp_path, sample)))
+
+
+def test_the_table_has_a_line_for_every_attack(default: PlayedBoost, capsys: pytest.CaptureFixture[str]) -> None:
+    assert set(figures(default, split=True)) == {"least squares", "one-hot", "posterior"}
+    with pytest.raises(BoundError, match="beyond and proposed"):
+        main(["nothing"])
+    assert capsys.readouterr().out == ""
+    assert {run.group for run in RUNS} == {"default", "beyond", "proposed"}
