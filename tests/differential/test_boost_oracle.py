@@ -18,13 +18,14 @@ from fedcredit.crypto.prg import SEED_BYTES, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
 from fedcredit.errors import DataError
-from fedcredit.kernels.tree_model import Split
+from fedcredit.kernels.tree_model import Split, margins
 from fedcredit.protocol.boost.feature_holder import HolderTrees
 from fedcredit.protocol.boost.plan import plan_boost
 from fedcredit.protocol.boost.roles import BoostResult
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.runtime.boost_oracle import PooledTrees, pool_columns, pooled_trees
 from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest
+from fedcredit.runtime.boost_read import OwnBits, all_bits, boosted_trees, own_splits
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.load import LoadedSpec, load_spec
@@ -290,3 +291,25 @@ def test_a_simulation_says_so(tmp_path: Path, consortium: Make, name: str) -> No
     assert summary["auc_test"] == summary["auc_pooled_plaintext"]
     assert (summary["auc_label_holder_alone"] is None) == (name == "bank-without-columns")
     assert summary["boost"]["stopped_early"] == (name == "stopping")
+
+
+@pytest.mark.parametrize("name", ["noise-no-cap", "single-bin-columns", "bank-without-columns", "leaf-noise"])
+def test_scores_come_back_from_the_files_of_a_run(tmp_path: Path, consortium: Make, name: str) -> None:
+    """Each party tells the sides of its own rows by its own file; the label holder's file does the rest."""
+    loaded = write(tmp_path / "data", consortium, CASES[name])
+    out = simulate(loaded, tmp_path / "out").out
+    predictions = pl.read_parquet(out / "predictions.parquet")
+    ids = predictions["id"].to_list()
+    bits: dict[str, OwnBits] = {}
+    parts = {}
+    for party, table in load_tables(loaded).items():
+        place = {one: row for row, one in enumerate(table.ids.to_list())}
+        rows = pl.Series([place[one] for one in ids])
+        columns = {column: values.gather(rows) for column, values in table.columns.items()}
+        parts[party] = json.loads((out / "model" / party / "trees.json").read_text())
+        bits[party] = own_splits(parts[party]).bits(columns, len(ids))
+    leader = parts[loaded.spec.label_holder.name]
+    found = margins(boosted_trees(leader), all_bits(leader, bits))
+    expected = predictions["sample_probability"].to_numpy()
+    assert len(np.unique(expected)) > 5
+    assert np.array_equal(np.exp(-np.logaddexp(0.0, -found)), expected)
