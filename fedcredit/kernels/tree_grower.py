@@ -214,7 +214,7 @@ class TreeGrower:
         return columns
 
     def choose(self, sums: Sequence[tuple[Sums, Sums]]) -> list[Split]:
-        """Takes the answers and names the new foreign splits whose bits are wanted, the worthiest first.
+        """Takes the answers and names the new foreign splits whose bits are wanted, by feature and bins.
 
         Args:
             sums: For each query the sums of g and of h, int64 or float64 (foreign bins,) each: bins of *all* foreign
@@ -245,8 +245,9 @@ class TreeGrower:
                 granted.append(best.split)
             if self._rules.growth == "leaf":
                 break
-        self._wanted = granted
-        return list(granted)
+        # Not in order of gain: whoever is asked for the bits need not learn which split gains more.
+        self._wanted = sorted(granted, key=lambda split: (split.feature, split.left))
+        return list(self._wanted)
 
     def settle(self, bits: Mapping[Split, Bools]) -> None:
         """Takes the bits of the chosen splits, splits the nodes and begins the next round.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.places import expand
+from fedcredit.data.table import HolderTable
 from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import CapSection, Policy, simulation_policy
@@ -18,13 +22,15 @@ from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
-from fedcredit.spec.model import RunSpec
+from fedcredit.spec.model import CryptoSection, NetworkSection, RunSpec
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.schema import ProtocolSchema
 
 __all__ = [
+    "Origin",
     "fresh_secrets",
     "keep_run_secrets",
     "keep_secrets",
@@ -122,7 +128,25 @@ def signing_keys(secrets: Mapping[PartyId, bytes], run_digest: str) -> dict[Part
     }
 
 
-def keep_secrets(spec: RunSpec, party: PartyId, secret: bytes, folder: Path, stack: ExitStack) -> KeptSecrets:
+@dataclass(frozen=True)
+class Origin:
+    """What the draws of a simulation follow from.
+
+    Args:
+        spec: The run.
+        records: Digest of every party's table.
+    """
+
+    spec: RunSpec
+    records: Mapping[PartyId, str]
+
+    @classmethod
+    def of(cls, spec: RunSpec, tables: Mapping[PartyId, HolderTable]) -> Self:
+        """The origin of a run over some tables."""
+        return cls(spec, {party: table.digest for party, table in tables.items()})
+
+
+def keep_secrets(origin: Origin, party: PartyId, secret: bytes, folder: Path, stack: ExitStack) -> KeptSecrets:
     """A party's secrets for the run, and its escrow in the folder.
 
     Raises:
@@ -130,16 +154,24 @@ def keep_secrets(spec: RunSpec, party: PartyId, secret: bytes, folder: Path, sta
     """
     escrow = FileEscrow(folder / f"{party}.jsonl", durable=False)
     stack.callback(escrow.close)
-    return KeptSecrets(RunSecret(secret), _replayable(spec, party), escrow)
+    return KeptSecrets(RunSecret(secret), _replayable(origin, party), escrow)
 
 
-def oracle_secrets(spec: RunSpec, secrets: Mapping[PartyId, bytes]) -> dict[PartyId, KeptSecrets]:
+def oracle_secrets(origin: Origin, secrets: Mapping[PartyId, bytes]) -> dict[PartyId, KeptSecrets]:
     """Secrets as the parties of the spec began with them, once more, for what is repeated in the clear."""
     return {
-        party: KeptSecrets(RunSecret(secrets[party]), _replayable(spec, party), NoEscrow()) for party in spec.parties
+        party: KeptSecrets(RunSecret(secrets[party]), _replayable(origin, party), NoEscrow())
+        for party in origin.spec.parties
     }
 
 
-def _replayable(spec: RunSpec, party: PartyId) -> UnsafeSeededEntropy:
-    """A party's seed for what is not secret to its auditor, from the spec's seed: a simulation can be repeated."""
-    return UnsafeSeededEntropy(hashlib.sha256(f"fedcredit/simulation/{spec.run.seed}/{party}".encode()).digest())
+def _replayable(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
+    """A party's seed for what is not secret to its auditor, so that a simulation can be repeated.
+
+    It follows from everything that decides what is asked: another specification or other records get other noise, since
+    the same noise on two different sums would show their difference. How the sums are encrypted and carried decides
+    nothing.
+    """
+    same = origin.spec.model_copy(update={"crypto": CryptoSection(), "network": NetworkSection()})
+    bound = json.dumps(["fedcredit/simulation", spec_digest(same), party, sorted(origin.records.items())])
+    return UnsafeSeededEntropy(hashlib.sha256(bound.encode()).digest())

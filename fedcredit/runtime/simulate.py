@@ -249,7 +249,7 @@ def _play(begun: _Begun, clock: StageClock, stack: ExitStack) -> tuple[LocalNetw
     inputs = RunInputs(spec, seats, network.channel(COORDINATOR), _held_out(begun.held_out))
     results = asyncio.run(network.run_roles(begun.model.roles(inputs), seal=False))
     ledgers = {party: network.ledger(party).report(begun.run) for party in spec.parties}
-    keep = houses.oracle_secrets(spec, begun.secrets)
+    keep = houses.oracle_secrets(houses.Origin.of(spec, begun.tables), begun.secrets)
     transcript = [*begun.earlier, *network.transcript]
     return network, Outcome(spec, begun.run, begun.tables, results, keep, ledgers, transcript)
 
@@ -269,7 +269,8 @@ def _evidence(
 
 def _seat(begun: _Begun, party: PartyId, network: LocalNetwork, clock: StageClock, stack: ExitStack) -> Seat:
     spec, files = begun.loaded.spec, begun.files
-    keep = houses.keep_secrets(spec, party, begun.secrets[party], files.folder / "escrow", stack)
+    origin = houses.Origin.of(spec, begun.tables)
+    keep = houses.keep_secrets(origin, party, begun.secrets[party], files.folder / "escrow", stack)
     holding = Holding(spec, begun.run_digest, begun.tables[party], keep)
     report = clock.report if party == spec.label_holder.name else _unheard
     return Seat(network.channel(party), holding, FileCheckpoints(files.checkpoints / party), report)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedcredit.runtime import simulate as simulation
-from fedcredit.runtime.houses import oracle_secrets
+from fedcredit.runtime.houses import Origin, oracle_secrets
 from fedcredit.runtime.model_run import Outcome, Written
 from fedcredit.runtime.oracle import PooledResult, pool, pooled_scorecard
 from fedcredit.runtime.run_directory import RunFiles
@@ -35,7 +35,7 @@ def looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Pa
             summary = simulation.simulate(load_spec(config), tmp_path / "looked-into").summary
         outcome: Outcome = seen["outcome"]
         spec, label = outcome.spec, outcome.results[outcome.leader]
-        fresh = oracle_secrets(spec, {party: bytes(32) for party in spec.parties})
+        fresh = oracle_secrets(Origin.of(spec, outcome.tables), {party: bytes(32) for party in spec.parties})
         pooled = pool(label, spec, outcome.tables, fresh)
         oracle: PooledResult = pooled_scorecard(pooled, label.budgets, [outcome.leader, *label.budgets])
         held = {party: outcome.results[party][1] for party in spec.parties if party != outcome.leader}

@@ -96,6 +96,25 @@ def test_costs_of_a_run() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("keys", "weight"),
+    [
+        ({}, 1),
+        ({"row_sampling": 0.5}, 4),
+        ({"gradient_bits": 2}, 2),
+        ({"gradient_bits": 3}, 1),
+        ({"holder_bins": 32}, 2),
+        ({"holder_bins": 17, "row_sampling": 0.9, "gradient_bits": 2}, 16),
+    ],
+)
+def test_a_sum_counts_more_where_it_says_more(keys: dict[str, Any], weight: int) -> None:
+    privacy = {key: keys.pop(key) for key in ("row_sampling", "gradient_bits") if key in keys}
+    plan = BoostPlan(BoostSection(trees=3, depth=1, **keys), PrivacySection(**privacy))
+    (cost,) = plan.costs(["a"], [3], [0])
+    assert (plan.weight, cost.amount) == (weight, SHAPE_EQUATIONS)
+    assert plan.costs(["a"], [3], [1])[0].amount == SHAPE_EQUATIONS + 3 * 2 * weight
+
+
 def test_bits_are_bounded_by_the_trees_where_nothing_caps_them() -> None:
     plan = planned(trees=2, depth=2, holder_thresholds=0)
     assert (plan.cap, plan.capped) == (UNCAPPED, False)

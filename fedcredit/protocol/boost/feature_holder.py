@@ -204,7 +204,7 @@ class _Answers:
             noise = [one for slot in range(slots) for one in draws.noise(batch, slot, outputs, plan.noise_units)]
             names = [f.name for f, one in zip(self._inputs.own, asked, strict=True) if one]
             withheld = np.repeat(~asked, self._bins)
-            await answerer.answer(price_each(names), batch=batch, offsets=noise, withheld=withheld)
+            await answerer.answer(price_each(names, plan.weight), batch=batch, offsets=noise, withheld=withheld)
             await self._bitmaps(channel, (tree, number), offered)
 
     def _used(self, feature: int, before: tuple[int, int]) -> int:

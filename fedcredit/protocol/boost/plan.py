@@ -31,6 +31,9 @@ SHAPE_EQUATIONS = 1
 _EARNS_CAP = 4.0  # rows of noise from which a ledger's higher cap holds
 
 
+_SAMPLED, _COARSE, _COARSE_BITS, _MEASURED_BINS = 4, 2, 2, 16
+
+
 @dataclass(frozen=True)
 class BoostPlan:
     """The rounds of a tree, their requests and their price.
@@ -89,6 +92,22 @@ class BoostPlan:
         return exact_sd(self.noise_units)
 
     @property
+    def weight(self) -> int:
+        """What one sum counts in the ledger: more where it says more than those that the caps were measured on.
+
+        Sampled rows and coarse rounding make the vectors of consecutive trees independent, so that each equation is
+        new; finer bins make a guess that is right worth more. Measured in docs/attacks.md.
+        """
+        sampled = _SAMPLED if self.privacy.row_sampling < 1 else 1
+        coarse = _COARSE if self.privacy.gradient_bits <= _COARSE_BITS else 1
+        return sampled * coarse * -(-self.boost.holder_bins // _MEASURED_BINS)
+
+    @property
+    def equations_a_tree(self) -> int:
+        """What a tree costs each feature that takes part."""
+        return FIELDS * sum(self.slots) * self.weight
+
+    @property
     def cap(self) -> int:
         """Distinct splits of a feature that are disclosed at most."""
         return self.boost.holder_thresholds or UNCAPPED
@@ -131,7 +150,7 @@ class BoostPlan:
             offered: Trees each takes part in.
             thresholds: New splits each may disclose; without one a feature is never asked.
         """
-        each = FIELDS * sum(self.slots)
+        each = self.equations_a_tree
         equations = [
             Cost(CostKind.EQUATIONS, name, SHAPE_EQUATIONS + (each * trees if new else 0))
             for name, trees, new in zip(names, offered, thresholds, strict=True)
@@ -160,7 +179,7 @@ def check_trees(plan: BoostPlan, draws: HolderDraws, left: Sequence[float], labe
     Raises:
         DisclosureRefused: with the largest number of trees that would be answered.
     """
-    each = FIELDS * sum(plan.slots)
+    each = plan.equations_a_tree
 
     def fits(trees: int) -> bool:
         offered = plan.trees_offered(draws, len(left), trees)
@@ -173,10 +192,12 @@ def check_trees(plan: BoostPlan, draws: HolderDraws, left: Sequence[float], labe
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
+    boost = plan.boost
+    size = f"{boost.leaves} leaves" if boost.growth == "leaf" else f"depth {boost.depth}"
     needed = SHAPE_EQUATIONS + each * max(plan.trees_offered(draws, len(left), trees))
     advice = "" if plan.privacy.noise_rows >= _EARNS_CAP else "; privacy.noise_rows = 4 would raise the cap"
     raise DisclosureRefused(
         "boost.trees",
         f"boost.trees = {trees}: {needed} equations a feature for {label_holder}, the ledger leaves {min(left):.0f}: "
-        f"the largest number of trees of depth {plan.boost.depth} is {low if fits(low) else 0}{advice}",
+        f"the largest number of trees of {size} is {low if fits(low) else 0}{advice}",
     )

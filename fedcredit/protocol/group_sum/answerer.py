@@ -171,6 +171,6 @@ class GroupSumAnswerer:
         self._keep.escrow.bind("answered-with", key, hashlib.sha256(parts).hexdigest())
 
 
-def price_each(codes: Sequence[str]) -> Priced:
-    """One equation a field for each of the features."""
-    return Priced(tuple((code, 1) for code in codes))
+def price_each(codes: Sequence[str], weight: int = 1) -> Priced:
+    """One equation a field for each of the features, or as many as a field counts."""
+    return Priced(tuple((code, weight) for code in codes))
