@@ -10,7 +10,7 @@ import pytest
 from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.cli import main
 
-SECTIONS = "[boost]\ntrees = 4\ndepth = 2\nholder_bins = 8\nmin_bin_rows = 20\nmin_child_rows = 20\n"
+SECTIONS = "[boost]\ntrees = 12\ndepth = 2\nholder_bins = 8\nmin_bin_rows = 20\nmin_child_rows = 20\n"
 OWN = {"bank": ("bank_0", "bank_1"), "tax_office": ("tax_office_0", "tax_office_1"), "utility": ("utility_0",)}
 
 
