@@ -19,7 +19,7 @@ OWN = {"bank": ("bank_0", "bank_1"), "tax_office": ("tax_office_0", "tax_office_
     [
         ((), "<strong>ENCRYPTED</strong>"),
         pytest.param(
-            ("privacy.early_stopping=2", "privacy.noise_rows=0.0"),
+            ("privacy.early_stopping=2", "privacy.noise_rows=0.0", "boost.trees=4"),
             "<strong>RESULTS UNPROTECTED</strong>",
             marks=pytest.mark.slow,
         ),
