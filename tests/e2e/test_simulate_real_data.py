@@ -16,6 +16,9 @@ SETS = ("taiwan", "sba", "polish", "credit_data")
 LEAST = {"taiwan": 0.755, "sba": 0.730, "polish": 0.85, "credit_data": 0.80}
 IN_A_PACKAGE = {"credit_data"}  # comes with a package; the others are files
 
+SEEDS = {"polish": (7, 8, 9, 10, 11)}
+"""Draws of noise to average over, where 120 held-out bads make one draw worth .003 of AUC."""
+
 FREE = "privacy.enforce=false"
 EXACT = (FREE, "scorecard.fit=mle", "scorecard.total_noise=0", "scorecard.total_step=1e-6", "scorecard.ridge=0")
 NEAR_THE_MAXIMUM = {"taiwan": 0.001, "sba": 0.001, "polish": 0.005, "credit_data": 0.005}
@@ -58,7 +61,11 @@ def test_encrypted_is_pooled(runs: Runs, name: str) -> None:
 def test_as_good_as_the_library_and_better_than_the_bank(runs: Runs, name: str) -> None:
     summary = runs.of(name)
     assert summary["auc_test"] >= LEAST[name]
-    assert -0.002 <= summary["auc_test"] - summary["auc_pooled_reference"] <= 0.005  # noise may also be in its favour
+    apart = []
+    for seed in SEEDS.get(name, (7,)):
+        one = runs.of(name, f"run.seed={seed}")
+        apart.append(one["auc_test"] - one["auc_pooled_reference"])
+    assert abs(sum(apart) / len(apart)) <= 0.002, apart
     assert summary["auc_test"] > summary["auc_label_holder_alone"] + 0.005
 
 

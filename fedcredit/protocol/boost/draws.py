@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fedcredit.crypto.noise import bounded_noise
 from fedcredit.crypto.prg import expand
 
-__all__ = ["HolderDraws", "LabelDraws", "sampled_columns"]
+__all__ = ["HolderDraws", "LabelDraws", "OfferedDraws", "sampled_columns"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -78,6 +78,23 @@ class LabelDraws:
     def validation(self, rows: int, fraction: float) -> Bools:
         """Rows set aside to judge early stopping on; bool (rows,)."""
         return _uniform(self.seed, "boost/validation", rows) < fraction
+
+
+class OfferedDraws:
+    """Chance of one tree as `fedcredit.kernels.trees.TreeDraws`: the label holder's own, and what the holders offered.
+
+    Args:
+        draws: The label holder's.
+        active: bool (features,), features that may be used.
+    """
+
+    def __init__(self, draws: LabelDraws, active: Bools) -> None:
+        self.rounding, self.rows, self._active = draws.rounding, draws.rows, active
+
+    def columns(self, tree: int) -> Bools:
+        """Features that may be used."""
+        del tree
+        return self._active
 
 
 def sampled_columns(seed: bytes, tree: int, features: int, share: float) -> Bools:

@@ -19,7 +19,7 @@ from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.boost.agreement import RoundSums
 from fedcredit.protocol.boost.archive import note_message, note_rows, note_tree
 from fedcredit.protocol.boost.columns import FeatureList, code_matrix
-from fedcredit.protocol.boost.draws import LabelDraws
+from fedcredit.protocol.boost.draws import LabelDraws, OfferedDraws
 from fedcredit.protocol.boost.messages import (
     Bitmaps,
     BoostBasis,
@@ -158,18 +158,6 @@ async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[P
     return {party: found[party].features for party in inputs.holders}
 
 
-class _TreeDraws:
-    """Chance of one tree: the label holder's own, and the features that the holders offered."""
-
-    def __init__(self, draws: LabelDraws, active: Bools) -> None:
-        self.rounding, self.rows, self._active = draws.rounding, draws.rows, active
-
-    def columns(self, tree: int) -> Bools:
-        """Features that may be used."""
-        del tree
-        return self._active
-
-
 class _Run:
     """The model under growth, and the conversation about it with all holders."""
 
@@ -191,14 +179,14 @@ class _Run:
         """One tree."""
         tree, plan = len(self.state.history), self._plan
         if tree < plan.boost.first_trees_local:
-            grower = self.state.next_tree(_TreeDraws(self._inputs.draws, self._own_offer(tree)))
+            grower = self.state.next_tree(OfferedDraws(self._inputs.draws, self._own_offer(tree)))
             while not grower.done:
                 grower.choose([])
                 grower.settle({})
         else:
             await self._channel.broadcast(self._inputs.holders, TreeStart(tree=tree, more=True))
             offered = await self._offered(tree)
-            grower = self.state.next_tree(_TreeDraws(self._inputs.draws, offered))
+            grower = self.state.next_tree(OfferedDraws(self._inputs.draws, offered))
             root: RoundSums | None = None
             for number in range(len(plan.slots)):
                 answered = await self._sums(grower, (tree, number))

@@ -30,7 +30,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.boost.archive import Archive
 from fedcredit.protocol.boost.columns import FeatureList, code_matrix
-from fedcredit.protocol.boost.draws import LabelDraws
+from fedcredit.protocol.boost.draws import LabelDraws, OfferedDraws
 from fedcredit.protocol.boost.label_holder import training_rows
 from fedcredit.protocol.boost.plan import FIELDS, BoostPlan
 from fedcredit.protocol.boost.slots import SlotFormat, unpack_bits
@@ -118,18 +118,6 @@ def retrace(growth: Growth) -> Iterator[Asked | Retraced]:
     yield path.end()
 
 
-class _Offered:
-    """Chance of one tree: the label holder's own, and the features that the holders offered."""
-
-    def __init__(self, draws: LabelDraws, active: Bools) -> None:
-        self.rounding, self.rows, self._active = draws.rounding, draws.rows, active
-
-    def columns(self, tree: int) -> Bools:
-        """Features that may be used."""
-        del tree
-        return self._active
-
-
 class _Path:
     """The model under growth once more."""
 
@@ -152,7 +140,7 @@ class _Path:
         """One tree; it has to come out as recorded."""
         known = len(self.state.known.numbered)
         splits = self._splits(tree)
-        grower = _Follower(self.state.next_tree(_Offered(self._growth.draws, self._active(tree))), (tree, splits))
+        grower = _Follower(self.state.next_tree(OfferedDraws(self._growth.draws, self._active(tree))), (tree, splits))
         kept = self._archive.trees[tree]
         if tree < self._plan.boost.first_trees_local:
             while not grower.done:
