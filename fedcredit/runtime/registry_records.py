@@ -1,0 +1,145 @@
+"""What the run registry holds: states of a run and how they follow each other, runs, events, outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+
+import msgspec
+
+from fedcredit.types import PartyId, RunId
+
+__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "Outcome", "RunRecord", "RunState", "named_parties", "public_part"]
+
+
+class RunState(StrEnum):
+    """How far a run is."""
+
+    SUBMITTED = "submitted"
+    PROPOSING = "proposing"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+ACTIVE = frozenset({RunState.PROPOSING, RunState.WAITING, RunState.RUNNING, RunState.STOPPING})
+"""States in which a process drives the run."""
+
+ENDED = frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED})
+"""States that a run stays in by itself."""
+
+_END = {RunState.FAILED, RunState.STOPPING, RunState.STOPPED}
+NEXT: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
+    {
+        RunState.SUBMITTED: frozenset({RunState.PROPOSING, *_END}),
+        # a driver that was restarted, or that goes on without a missing party, proposes again
+        RunState.PROPOSING: frozenset({RunState.WAITING, RunState.RUNNING, *_END}),
+        RunState.WAITING: frozenset({RunState.PROPOSING, RunState.RUNNING, *_END}),
+        RunState.RUNNING: frozenset({RunState.PROPOSING, RunState.FINISHED, *_END}),
+        RunState.STOPPING: frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED}),
+        RunState.FINISHED: frozenset(),
+        RunState.FAILED: frozenset(),  # left by `resume` only
+        RunState.STOPPED: frozenset(),
+    }
+)
+"""Where a run may go from each state by itself; `Registry.resume` and `Registry.requeue` lead back."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run as the coordinator knows it.
+
+    Args:
+        run: 32 hex digits.
+        name: Of the spec.
+        spec_digest: Digest of the spec.
+        model: ``scorecard``, ``boost``, ….
+        data: Name under which every party looks up its own source.
+        state: How far it is.
+        detail: Public text beside the state, such as whom it waits for.
+        created: UTC, RFC 3339.
+        updated: Of the last change of state or detail.
+        parties: Names of the parties in the order of the spec.
+        spec_json: The spec, without any party's sources.
+        flower_run: Id of the Flower run that carries it; "" before it is launched.
+        continues: The run that this one continues; "" for most.
+    """
+
+    run: RunId
+    name: str
+    spec_digest: str
+    model: str
+    data: str
+    state: RunState
+    detail: str
+    created: str
+    updated: str
+    parties: tuple[PartyId, ...]
+    spec_json: str
+    flower_run: str
+    continues: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in a run; never changed or removed.
+
+    Args:
+        number: Grows over all runs; `Registry.events` goes on after it.
+        time: UTC, RFC 3339 with milliseconds.
+        party: Whom it is about; "" for the run as a whole.
+        event: Short name, such as ``"state"`` or ``"approved"``.
+        text: Public text.
+    """
+
+    number: int
+    time: str
+    party: str
+    event: str
+    text: str
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What everyone may read of a party's end; other fields of its bytes are left where they are."""
+
+    party: str = ""
+    run: str = ""
+    ok: bool = False
+    code: str = ""
+    text: str = ""
+    culprit: str = ""
+    audit_head: str = ""
+    seconds: float = 0.0
+    bytes_sent: int = 0
+    messages: int = 0
+    shared: bytes = b""
+
+
+def public_part(finished: bytes) -> Outcome | None:
+    """The public part of a party's end; None where the bytes are of a form this version does not know."""
+    try:
+        return msgspec.msgpack.decode(finished, type=Outcome)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class _Party(msgspec.Struct):
+    name: str
+
+
+class _Spec(msgspec.Struct):
+    party: list[_Party]
+
+
+def named_parties(spec_json: str) -> list[str]:
+    """Names of the parties of a spec in JSON, in its order.
+
+    Raises:
+        msgspec.MsgspecError: it is no such JSON.
+    """
+    return [one.name for one in msgspec.json.decode(spec_json, type=_Spec).party]
