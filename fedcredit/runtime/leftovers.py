@@ -72,14 +72,23 @@ def _message(entry: dict[str, Any]) -> TranscriptEntry:
     )
 
 
-def continue_audit(path: Path | None, party: PartyId, run: RunId, clock: Callable[[], datetime]) -> AuditLog:
-    """A party's audit log of a simulation; where a process before this one was killed, it says so and goes on.
+def continue_audit(
+    path: Path | None, party: PartyId, run: RunId, clock: Callable[[], datetime], *, durable: bool
+) -> AuditLog:
+    """A party's audit log of a run; where a process before this one was killed, it says so and goes on.
+
+    Args:
+        path: The log; None keeps it in memory.
+        party: Whose it is.
+        run: The run.
+        clock: Tells the time.
+        durable: Force what leaves to the disk first; production.
 
     Raises:
         IntegrityError: the log is broken, closed, or that of another party or run.
     """
     resumed = path is not None and mend_lines(path)
-    log = AuditLog(path, party, run, clock, durable=False)
+    log = AuditLog(path, party, run, clock, durable=durable)
     if resumed:
         log.append("resumed", {})
     return log
@@ -98,7 +107,9 @@ def close_books(
         path = audit_dir / f"{party}.jsonl"
         mend_lines(path)
         closed = read_entries(path)[-1]["event"] == "closed"
-        heads[party] = verify(path).head if closed else continue_audit(path, party, run, clock).close().head
+        heads[party] = (
+            verify(path).head if closed else continue_audit(path, party, run, clock, durable=False).close().head
+        )
     write_heads(audit_dir, heads)
     for ledger in ledgers:
         ledger.close_run(run)

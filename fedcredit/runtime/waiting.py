@@ -12,13 +12,17 @@ __all__ = ["Deadline", "Post"]
 
 
 class Post:
-    """One party's inbox: a queue for each sender, notices of failures, who has ended, and whom it waits for."""
+    """One party's inbox: a queue for each sender, notices of failures, who has ended, whom it waits for.
+
+    ``broken`` is what ends the run here: the link is gone, or the run was stopped from outside.
+    """
 
     def __init__(self) -> None:
         self.queues: dict[PartyId, deque[tuple[bytes, float]]] = {}
         self.notices: deque[tuple[PartyId, bytes]] = deque()
         self.ended: dict[PartyId, str] = {}
         self.waits_for: PartyId | None = None
+        self.broken: BaseException | None = None
         self.changed = asyncio.Event()
 
 

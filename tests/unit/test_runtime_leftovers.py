@@ -123,12 +123,12 @@ def test_a_log_says_that_it_goes_on(tmp_path: Path) -> None:
     clock = Clock()
     two_logs(tmp_path, clock)
     path = tmp_path / "tax.jsonl"
-    continue_audit(path, TAX, RUN, clock).append("stage", {"stage": "score"})
+    continue_audit(path, TAX, RUN, clock, durable=False).append("stage", {"stage": "score"})
     assert [one["event"] for one in read_entries(path)] == ["sent", "sent", "resumed", "stage"]
     new = tmp_path / "new.jsonl"
-    continue_audit(new, TAX, RUN, clock).append("stage", {"stage": "score"})
+    continue_audit(new, TAX, RUN, clock, durable=False).append("stage", {"stage": "score"})
     assert [one["event"] for one in read_entries(new)] == ["stage"]
-    assert continue_audit(None, TAX, RUN, clock).lines == ()
+    assert continue_audit(None, TAX, RUN, clock, durable=False).lines == ()
 
 
 def test_books_are_closed_wherever_the_kill_was(tmp_path: Path) -> None:
