@@ -30,7 +30,7 @@ from fedcredit.protocol.holding import Holding
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.local import LocalNetwork, LocalSettings, Tamper
 from fedcredit.runtime.model_run import ModelRun, RunInputs, Seat
-from fedcredit.runtime.simulate import MODEL_RUNS
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId

@@ -13,8 +13,9 @@ from rich.progress import Progress as Bar
 from fedcredit.cli.console import stderr, write_json, write_notice
 from fedcredit.cli.results import show_results
 from fedcredit.report.build import build_report
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress
-from fedcredit.runtime.simulate import MODEL_RUNS, Simulation, simulate
+from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import LoadedSpec, load_spec
 

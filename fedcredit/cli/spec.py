@@ -10,7 +10,7 @@ import typer
 from fedcredit.cli.console import write_json, write_line, write_table, write_text
 from fedcredit.data.load import load_tables
 from fedcredit.data.table import HolderTable
-from fedcredit.runtime.simulate import MODEL_RUNS
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.write import spec_toml

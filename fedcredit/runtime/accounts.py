@@ -19,13 +19,14 @@ _SHARED_OUTPUTS = 8  # outputs of bfv-8192 that share a ciphertext, and so one r
 
 
 def statistical_leak(answered: Sequence[tuple[Conversation, int, int]], profile: str) -> float | None:
-    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted.
+    """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted
+    or nothing is known of the answers.
 
     Args:
         answered: Conversation, number of answered sums, largest squared norm of an answered column.
         profile: Encryption profile of the run.
     """
-    if PROFILES[profile].security_bits == 0:
+    if PROFILES[profile].security_bits == 0 or not answered:
         return None
     shared = _SHARED_OUTPUTS if profile == BFV_8192 else 1
     leaks = [statistical_leak_log2(c.parameters, answers, shared * norm) for c, answers, norm in answered]

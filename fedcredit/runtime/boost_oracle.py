@@ -118,19 +118,19 @@ def pool_columns(
     tables: Mapping[PartyId, HolderTable],
     keep: Mapping[PartyId, KeptSecrets],
 ) -> PooledColumns:
-    """Joins all tables on the common rows and cuts them as each party does.
+    """Joins tables on the common rows and cuts them as each party does.
 
     Args:
         rows: Common rows as the label holder located them, and bool (n,) whether each is bad.
         spec: The run.
-        tables: Every party's records.
+        tables: Every party's records; the label holder's alone in its own house.
         keep: Secrets as each party began with them.
     """
     leader = spec.label_holder.name
     test_rows = np.packbits(rows[0].test).tobytes()
     own: dict[PartyId, Sequence[OwnFeature]] = {}
     seeds: dict[PartyId, bytes] = {}
-    for party in [leader, *(holder.name for holder in spec.feature_holders)]:
+    for party in [leader, *(holder.name for holder in spec.feature_holders if holder.name in tables)]:
         index = locate(tables[party].ids.to_list(), rows[0].ids, test_rows, party)
         own[party], seeds[party] = own_features(Holding(spec, "", tables[party], keep[party]), index)
     return PooledColumns(spec, tables, keep, *rows, own, seeds)

@@ -22,11 +22,11 @@ from fedcredit.runtime import quality
 from fedcredit.runtime.boost_oracle import PooledTrees, alone, pool_columns, pooled_trees, unprotected
 from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest, reasons
 from fedcredit.runtime.boost_reference import reference_margins
-from fedcredit.runtime.model_run import ModelRun, Outcome, Report, RunInputs, Written
+from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Report, Seat, Written
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.summary import sizes
 from fedcredit.spec.model import RunSpec
-from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.types import PartyId
 
 __all__ = ["BOOST_RUN"]
 
@@ -39,14 +39,11 @@ _REASONS = 4
 """Features named for each row: those that raise its risk most."""
 
 
-def _roles(inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
-    roles: dict[PartyId, Coroutine[Any, Any, Any]] = {
-        party: lead(seat.channel, seat.holding, inputs.held_out, seat.checkpoints, partial(_tell, seat.report))
-        if seat.holding.leads
-        else hold(seat.channel, seat.holding, seat.checkpoints)
-        for party, seat in inputs.seats.items()
-    }
-    return {**roles, COORDINATOR: coordinate(inputs.coordinator, inputs.spec)}
+def _role(spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
+    del spec
+    if seat.holding.leads:
+        return lead(seat.channel, seat.holding, held_out, seat.checkpoints, partial(_tell, seat.report))
+    return hold(seat.channel, seat.holding, seat.checkpoints)
 
 
 def _tell(report: Report, done: int, total: int, record: TreeRecord) -> None:
@@ -61,6 +58,23 @@ def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
     return {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
 
 
+def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
+    spec = outcome.spec
+    if party != outcome.leader:
+        index, trees = outcome.results[party]
+        files.parts({party: holder_part(trees, party)}, "trees.json")
+        sizes_only = {"rows_train": int(index.train.sum()), "rows_test": int(index.test.sum())}
+        return Written({**sizes_only, "splits": len(trees.splits), "splits_disclosed": trees.disclosed}, ())
+    result: BoostResult = outcome.results[party]
+    mine = {party: outcome.tables[party]}
+    own = alone(pool_columns((result.index, result.bad), spec, mine, outcome.keep))
+    rows = _held_out(spec, result, own)
+    part = _label_holder(files, result, spec, rows)
+    metrics = _measured(result, rows, own)
+    summary = _summary(outcome, result, metrics, rows)
+    return Written({**summary, "model_digest": model_digest({party: part})}, _answered(outcome, result))
+
+
 def _write(files: RunFiles, outcome: Outcome) -> Written:
     spec, leader = outcome.spec, outcome.leader
     result: BoostResult = outcome.results[leader]
@@ -71,39 +85,63 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
     own = alone(pooled)
     library = reference_margins(open_columns, result.trees.train)
     rows = _held_out(spec, result, own)
-    parts = _parts(outcome)
+    parts: dict[str, Any] = {leader: _label_holder(files, result, spec, rows)}
+    for holder in spec.feature_holders:
+        parts[holder.name] = holder_part(outcome.results[holder.name][1], holder.name)
     files.parts(parts, "trees.json")
-    files.predictions(rows)
-    _explain(files, result)
-    test = result.index.test
-    bad = result.bad[test].astype(np.int64)
-
-    def measure(margin: Floats | None) -> dict[str, float] | None:
-        return None if margin is None else quality.measure(bad, margin[test])
-
-    federated = quality.measure(bad, result.trees.margins[test], rows.sample_probability)
-    metrics = {
-        "federated": federated,
-        "alone": measure(own.margins if own else None),
-        "pooled_plaintext": measure(together.margins),
-        "unprotected": measure(bare.margins),
-        "reference": measure(library),
-    }
+    metrics = _measured(result, rows, own)
+    for name, margin in (
+        ("pooled_plaintext", together.margins),
+        ("unprotected", bare.margins),
+        ("reference", library),
+    ):
+        metrics[name] = _measure(result, margin)
     summary = {
-        **sizes(result.index, result.bad),
-        **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
-        "auc_label_holder_alone": _auc(metrics["alone"]),
+        **_summary(outcome, result, metrics, rows),
         "auc_pooled_plaintext": _auc(metrics["pooled_plaintext"]),
         "auc_pooled_unprotected": _auc(metrics["unprotected"]),
         "auc_pooled_reference": _auc(metrics["reference"]),
         "model_digest": model_digest(parts),
         "model_equals_pooled_plaintext": together.model == result.trees.model,
         "scores_equal_pooled_plaintext": bool(np.array_equal(together.margins, result.trees.margins)),
-        "metrics": metrics,
-        "calibration": quality.calibration(rows, spec.scorecard),
-        "boost": _figures(outcome, result, metrics),
     }
     return Written(summary, _answered(outcome, result))
+
+
+def _label_holder(files: RunFiles, result: BoostResult, spec: RunSpec, rows: quality.HeldOut) -> Any:
+    """Writes the label holder's files; returns its part of the model."""
+    leader = spec.label_holder.name
+    part = label_holder_part(result, spec, leader)
+    files.parts({leader: part}, "trees.json")
+    files.predictions(rows)
+    _explain(files, result)
+    return part
+
+
+def _measure(result: BoostResult, margin: Floats | None) -> dict[str, float] | None:
+    test = result.index.test
+    return None if margin is None else quality.measure(result.bad[test].astype(np.int64), margin[test])
+
+
+def _measured(result: BoostResult, rows: quality.HeldOut, own: PooledTrees | None) -> dict[str, Any]:
+    """Metrics of what the label holder knows."""
+    test = result.index.test
+    federated = quality.measure(rows.bad, result.trees.margins[test], rows.sample_probability)
+    return {"federated": federated, "alone": _measure(result, own.margins if own else None)}
+
+
+def _summary(
+    outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any], rows: quality.HeldOut
+) -> dict[str, Any]:
+    """What the label holder's summary says, beside digests and comparisons."""
+    return {
+        **sizes(result.index, result.bad),
+        **{f"{name}_test": metrics["federated"][name] for name in ("auc", "ks", "brier", "ece")},
+        "auc_label_holder_alone": _auc(metrics["alone"]),
+        "metrics": dict(metrics),
+        "calibration": quality.calibration(rows, outcome.spec.scorecard),
+        "boost": _figures(outcome, result, metrics),
+    }
 
 
 def _auc(measures: Mapping[str, float] | None) -> float | None:
@@ -121,14 +159,6 @@ def _held_out(spec: RunSpec, result: BoostResult, own: PooledTrees | None) -> qu
     points = points_of_logit(scale, -margin)
     alone_points = None if own is None else points_of_logit(scale, -own.margins[test])
     return quality.HeldOut(ids, result.bad[test].astype(np.int64), points, probability, sample, alone_points)
-
-
-def _parts(outcome: Outcome) -> dict[str, Any]:
-    result: BoostResult = outcome.results[outcome.leader]
-    parts: dict[str, Any] = {outcome.leader: label_holder_part(result, outcome.spec, outcome.leader)}
-    for party in outcome.spec.feature_holders:
-        parts[party.name] = holder_part(outcome.results[party.name][1], party.name)
-    return parts
 
 
 def _explain(files: RunFiles, result: BoostResult) -> None:
@@ -172,9 +202,9 @@ def _figures(outcome: Outcome, result: BoostResult, metrics: Mapping[str, Any]) 
         ],
         "price": {
             "protected": metrics["federated"]["auc"],
-            "unprotected": _auc(metrics["unprotected"]),
+            "unprotected": _auc(metrics.get("unprotected")),
             "label_holder_alone": _auc(metrics["alone"]),
-            "reference": _auc(metrics["reference"]),
+            "reference": _auc(metrics.get("reference")),
         },
     }
 
@@ -191,11 +221,8 @@ def _answered(outcome: Outcome, result: BoostResult) -> list[tuple[Conversation,
     conversation = plan.conversation(Session("", spec.crypto.profile, {}), int(result.index.train.sum()))
     trees = max(0, len(result.trees.history) - plan.boost.first_trees_local)
     vectors = sum(len(one.vectors) for one in conversation.plans[: trees * len(plan.slots)])
-    outputs = sum(
-        feature.shape.bins for party in spec.feature_holders for feature in outcome.results[party.name][1].own
-    )
-    return [(conversation, max(1, vectors * outputs), conversation.rows)]
+    return [(conversation, max(1, vectors * result.trees.outputs), conversation.rows)]
 
 
-BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _roles, _write, _unrepeatable)
+BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)
 """``model = "boost"``."""

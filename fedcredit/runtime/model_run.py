@@ -1,7 +1,8 @@
-"""What a simulation has to know of a model: its messages, its roles, and what to write of its result.
+"""What a run has to know of its model: its messages, its roles, and what to write of its result.
 
-`fedcredit.runtime.simulate` brings tables, network, ledgers, secrets and the run directory, and calls these. A new
-model is one module with one `ModelRun`, and one line in `fedcredit.runtime.simulate.MODEL_RUNS`.
+`fedcredit.runtime.simulate` brings tables, network, ledgers, secrets and the run directory of all parties, and calls
+these; `fedcredit.runtime.node_session` brings those of one. A new model is one module with one `ModelRun`, and one line
+in `fedcredit.runtime.models.MODEL_RUNS`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fedcredit.protocol.holding import Holding
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.spec.model import RunSpec
-from fedcredit.types import PartyId, RunId
+from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.schema import ProtocolSchema
 
 __all__ = ["HeldOutRows", "ModelRun", "Outcome", "Report", "RunInputs", "Seat", "Written"]
@@ -70,16 +71,17 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything a run produced.
+    """Everything a run produced, as far as it is known where it is written: of all parties in a simulation, of the one
+    party in its own house.
 
     Args:
         spec: The run.
         run: Its name.
-        tables: Every party's records.
+        tables: Records by party.
         results: What each role returned.
         keep: Secrets as each party began with them, for the oracle; what it records is not kept.
-        ledgers: Every party's ledger in numbers.
-        transcript: All messages, those of processes that were killed included.
+        ledgers: Ledgers in numbers, by party.
+        transcript: Messages, those of processes that were killed included.
     """
 
     spec: RunSpec
@@ -103,7 +105,7 @@ class Written:
     Args:
         summary: Keys of ``summary.json`` that are the model's own: sizes, metrics, figures of the fit.
         answered: Every conversation with its number of answered sums and a bound of the squared norm of their weights,
-            for the leak of the encryption itself and the size of its plaintexts; at least one conversation.
+            for the leak of the encryption itself and the size of its plaintexts; none at a feature holder.
     """
 
     summary: Mapping[str, Any]
@@ -117,15 +119,24 @@ class ModelRun:
     Args:
         schemas: All messages of a run; their order is that of ``protocol`` in the summary.
         seconds: Key under ``seconds`` of the summary for each stage of the label holder, ``start`` included.
-        roles: The coroutine of every party, the coordinator included.
-        write: Writes the model's own files (``model/…``, ``predictions.parquet``, …) and says what the summary has to
-            hold; here the run is repeated in the clear to compare.
+        role: The coroutine of one party of the spec.
+        coordinate: The coroutine of the coordinator.
+        own: Writes one party's own files (``model/PARTY/…``; the label holder's ``predictions.parquet``, …) from what
+            that party knows, and says what its summary has to hold.
+        write: As `own` for all parties of a simulation; here the run is repeated in the clear to compare.
         unrepeatable: Kinds of messages that no restart can repeat byte by byte, under a spec, each with the reason in a
             few words; once one was sent, a killed run cannot go on.
     """
 
     schemas: tuple[ProtocolSchema, ...]
     seconds: Mapping[str, str]
-    roles: Callable[[RunInputs], dict[PartyId, Coroutine[Any, Any, Any]]]
+    role: Callable[[RunSpec, Seat, HeldOutRows], Coroutine[Any, Any, Any]]
+    coordinate: Callable[[Channel, RunSpec], Coroutine[Any, Any, Any]]
+    own: Callable[[RunFiles, Outcome, PartyId], Written]
     write: Callable[[RunFiles, Outcome], Written]
     unrepeatable: Callable[[RunSpec], Mapping[str, str]]
+
+    def roles(self, inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
+        """The coroutine of every party, the coordinator included."""
+        roles = {party: self.role(inputs.spec, seat, inputs.held_out) for party, seat in inputs.seats.items()}
+        return {**roles, COORDINATOR: self.coordinate(inputs.coordinator, inputs.spec)}

@@ -74,21 +74,21 @@ class PooledResult:
 def pool(
     result: LabelResult, spec: RunSpec, tables: Mapping[PartyId, HolderTable], keep: Mapping[PartyId, KeptSecrets]
 ) -> Pooled:
-    """Joins all tables on the common rows.
+    """Joins tables on the common rows.
 
     Args:
         result: The label holder's, for the common ids and the labels.
         spec: The run.
-        tables: Every party's records.
+        tables: Every party's records; the label holder's alone in its own house.
         keep: Fresh seed streams, equal to those the parties began with.
     """
     test_rows = np.packbits(result.index.test).tobytes()
     features: dict[PartyId, Sequence[OwnFeature]] = {}
     leader = spec.label_holder.name
-    for party in [leader, *(holder.name for holder in spec.feature_holders)]:
+    for party in [leader, *(holder.name for holder in spec.feature_holders if holder.name in tables)]:
         index = locate(tables[party].ids.to_list(), result.index.ids, test_rows, party)
         features[party] = Holding(spec, "", tables[party], keep[party]).prebinned(index, prebin_rules(spec.bin))
-    replayable = {party.name: keep[party.name].replayable for party in spec.feature_holders}
+    replayable = {p.name: keep[p.name].replayable for p in spec.feature_holders if p.name in tables}
     return Pooled(spec, result.index, result.bad, features, replayable)
 
 

@@ -14,13 +14,13 @@ from fedcredit.protocol.group_sum.session import Conversation, Session
 from fedcredit.protocol.scorecard.plan import pairs, plan_fit
 from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
 from fedcredit.runtime import quality
-from fedcredit.runtime.model_run import ModelRun, Outcome, RunInputs, Written
+from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Seat, Written
 from fedcredit.runtime.oracle import Pooled, PooledResult, pool, pooled_scorecard
 from fedcredit.runtime.parts import holder_part, label_holder_part
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.summary import sizes
 from fedcredit.spec.model import RunSpec
-from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.types import PartyId
 
 __all__ = ["SCORECARD_RUN", "conversations"]
 
@@ -34,14 +34,11 @@ _SECONDS = {
 }
 
 
-def _roles(inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
-    roles: dict[PartyId, Coroutine[Any, Any, Any]] = {
-        party: lead(seat.channel, seat.holding, inputs.held_out)
-        if seat.holding.leads
-        else hold(seat.channel, seat.holding)
-        for party, seat in inputs.seats.items()
-    }
-    return {**roles, COORDINATOR: coordinate(inputs.coordinator, inputs.spec)}
+def _role(spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
+    del spec
+    if seat.holding.leads:
+        return lead(seat.channel, seat.holding, held_out)
+    return hold(seat.channel, seat.holding)
 
 
 def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
@@ -51,30 +48,58 @@ def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
     return {**sums, "scorecard.partial": seal}
 
 
+def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
+    spec = outcome.spec
+    if party != outcome.leader:
+        index, features = outcome.results[party]
+        files.parts({party: holder_part(features, spec.scorecard, party)}, "scorecard.json")
+        rows = {"rows_train": int(index.train.sum()), "rows_test": int(index.test.sum())}
+        return Written({**rows, "features": len(features)}, ())
+    label: LabelResult = outcome.results[party]
+    alone = _alone(pool(label, spec, {party: outcome.tables[party]}, outcome.keep), party)
+    _, summary = _label_holder(files, spec, label, alone)
+    return Written(summary, conversations(label, spec))
+
+
 def _write(files: RunFiles, outcome: Outcome) -> Written:
     spec, leader = outcome.spec, outcome.leader
     label: LabelResult = outcome.results[leader]
     pooled = pool(label, spec, outcome.tables, outcome.keep)
     together = pooled_scorecard(pooled, label.budgets, [leader, *label.budgets])
-    alone = _alone(pooled, leader)
+    rows, summary = _label_holder(files, spec, label, _alone(pooled, leader))
+    for holder in spec.feature_holders:
+        _own(files, outcome, holder.name)
+    metrics, compared = _compared(rows, pooled, together)
+    summary |= {**compared, "metrics": summary["metrics"] | metrics}
+    return Written(summary, conversations(label, spec))
+
+
+def _label_holder(
+    files: RunFiles, spec: RunSpec, label: LabelResult, alone: PooledResult | None
+) -> tuple[quality.HeldOut, dict[str, Any]]:
+    """Writes the label holder's files; returns its held-out rows and its summary."""
+    leader = spec.label_holder.name
     rows = quality.held_out(label, spec.scorecard, alone.fitted.scores if alone else None)
-    parts: dict[str, Any] = {leader: label_holder_part(label, spec.scorecard, leader)}
-    for party in spec.parties:
-        if party != leader:
-            parts[party] = holder_part(outcome.results[party][1], spec.scorecard, party)
-    files.parts(parts, "scorecard.json")
+    files.parts({leader: label_holder_part(label, spec.scorecard, leader)}, "scorecard.json")
     files.predictions(rows)
-    fit = {
-        "method": spec.scorecard.fit,
-        "totals": label.fitted.totals,
-        "ridge": spec.scorecard.ridge,
-        "features_offered": len(label.binned.features),
-        "features_tried": len(label.candidates.features),
-        "features_selected": len(label.fitted.features),
-        "features_beyond_ledgers": sum(one.reason in {"equations", "bins"} for one in label.dropped),
+    federated = quality.measure(rows.bad, -rows.score, rows.sample_probability)
+    own = quality.measure(rows.bad, -rows.alone) if rows.alone is not None else None
+    return rows, {
+        **sizes(label.index, label.bad),
+        **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
+        "auc_label_holder_alone": own["auc"] if own else None,
+        "metrics": {"federated": federated, "alone": own},
+        "calibration": quality.calibration(rows, spec.scorecard),
+        "fit": {
+            "method": spec.scorecard.fit,
+            "totals": label.fitted.totals,
+            "ridge": spec.scorecard.ridge,
+            "features_offered": len(label.binned.features),
+            "features_tried": len(label.candidates.features),
+            "features_selected": len(label.fitted.features),
+            "features_beyond_ledgers": sum(one.reason in {"equations", "bins"} for one in label.dropped),
+        },
     }
-    metrics = _metrics(spec, rows, pooled, together, alone)
-    return Written({**sizes(label.index, label.bad), **metrics, "fit": fit}, conversations(label, spec))
 
 
 def _alone(pooled: Pooled, leader: PartyId) -> PooledResult | None:
@@ -85,26 +110,19 @@ def _alone(pooled: Pooled, leader: PartyId) -> PooledResult | None:
         return None
 
 
-def _metrics(
-    spec: RunSpec, rows: quality.HeldOut, pooled: Pooled, together: PooledResult, alone: PooledResult | None
-) -> dict[str, Any]:
-    federated = quality.measure(rows.bad, -rows.score, rows.sample_probability)
+def _compared(rows: quality.HeldOut, pooled: Pooled, together: PooledResult) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics of the pooled scorecards, and what the summary says of the comparison."""
     pooled_measures = quality.measure(rows.bad, -together.fitted.scores)
-    own = quality.measure(rows.bad, -rows.alone) if alone is not None and rows.alone is not None else None
     reference = quality.reference(pooled, together)
-    library = None if reference is None else quality.measure(rows.bad, reference.risk)
-    difference = None
+    library, difference = None, None
     if reference is not None:
+        library = quality.measure(rows.bad, reference.risk)
         difference = float(np.abs(reference.coefficients - together.fitted.coefficients).max())
-    return {
-        **{f"{name}_test": federated[name] for name in ("auc", "ks", "brier", "ece")},
-        "auc_label_holder_alone": own["auc"] if own else None,
+    return {"pooled_plaintext": pooled_measures, "reference": library}, {
         "auc_pooled_plaintext": pooled_measures["auc"],
         "auc_pooled_reference": library["auc"] if library else None,
         "coefficients_from_reference": difference,
         "scores_equal_pooled_plaintext": bool(np.array_equal(rows.score, together.fitted.scores)),
-        "metrics": {"federated": federated, "alone": own, "pooled_plaintext": pooled_measures, "reference": library},
-        "calibration": quality.calibration(rows, spec.scorecard),
     }
 
 
@@ -139,5 +157,5 @@ def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation
     return found
 
 
-SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _roles, _write, _unrepeatable)
+SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)
 """``model = "scorecard"``."""

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -29,15 +29,14 @@ from fedcredit.data.table import HolderTable
 from fedcredit.errors import SpecError
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
-from fedcredit.runtime.boost_run import BOOST_RUN
 from fedcredit.runtime.checkpoints import FileCheckpoints
 from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInputs, Seat
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress, StageClock
 from fedcredit.runtime.provenance import versions
 from fedcredit.runtime.run_directory import RunFiles, run_directory
-from fedcredit.runtime.scorecard_run import SCORECARD_RUN
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.runtime.summary import Effort, leakage, summarise
 from fedcredit.runtime.unfinished import (
@@ -53,10 +52,7 @@ from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.write import spec_toml
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 
-__all__ = ["MODEL_RUNS", "Simulation", "simulate"]
-
-MODEL_RUNS: Mapping[str, ModelRun] = MappingProxyType({"scorecard": SCORECARD_RUN, "boost": BOOST_RUN})
-"""What can be simulated, by ``run.model``."""
+__all__ = ["Simulation", "simulate"]
 
 
 @dataclass(frozen=True)

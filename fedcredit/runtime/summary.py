@@ -103,7 +103,7 @@ def _encryption(spec: RunSpec, written: Written) -> dict[str, Any]:
         "scheme": profile.scheme,
         "profile": profile.name,
         "poly_degree": profile.degree,
-        "plain_modulus_bits": max(conversation.parameters.sum_bits for conversation, _, _ in written.answered),
+        "plain_modulus_bits": max((one.parameters.sum_bits for one, _, _ in written.answered), default=None),
         "security_bits": profile.security_bits,
     }
 

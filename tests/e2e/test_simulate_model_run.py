@@ -14,14 +14,16 @@ import pytest
 
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.conversation import bin_conversation
+from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import Session
 from fedcredit.runtime import simulate as module
-from fedcredit.runtime.model_run import ModelRun, Outcome, RunInputs, Seat, Written
+from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Seat, Written
 from fedcredit.runtime.progress import Progress
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.load import load_spec
-from fedcredit.types import COORDINATOR, PartyId
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import PartyId
 
 Make = Callable[..., Path]
 STEPS = 5
@@ -38,13 +40,14 @@ class Counting:
 
     @property
     def model(self) -> ModelRun:
-        return ModelRun((ALIGN,), {"start": "align", "count": "train"}, self.roles, self.write, lambda _: {})
+        seconds = {"start": "align", "count": "train"}
+        return ModelRun((ALIGN,), seconds, self.role, self.coordinate, self.own, self.write, lambda _: {})
 
-    def roles(self, inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
-        async def nothing() -> None:
-            inputs.coordinator.stage("count")
+    def role(self, spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
+        return self.count(seat)
 
-        return {COORDINATOR: nothing(), **{party: self.count(seat) for party, seat in inputs.seats.items()}}
+    async def coordinate(self, channel: Channel, spec: RunSpec) -> None:
+        channel.stage("count")
 
     async def count(self, seat: Seat) -> int:
         party = seat.channel.party
@@ -62,6 +65,9 @@ class Counting:
                 os.kill(os.getpid(), signal.SIGINT)
             await asyncio.sleep(0)
         return done
+
+    def own(self, files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
+        return self.write(files, outcome)
 
     def write(self, files: RunFiles, outcome: Outcome) -> Written:
         self.seen.append(outcome)

@@ -19,8 +19,9 @@ with warnings.catch_warnings():
     from fedcredit.cli import results
     from fedcredit.cli import simulate as module
 
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress
-from fedcredit.runtime.simulate import MODEL_RUNS, Simulation
+from fedcredit.runtime.simulate import Simulation
 from fedcredit.spec.load import LoadedSpec, load_spec
 
 DEMO = Path(__file__).parents[2] / "configs" / "simulations" / "demo.toml"

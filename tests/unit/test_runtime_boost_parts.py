@@ -142,7 +142,7 @@ def example(seed: int = 0, depth: int = 3, trees: int = 4) -> Example:
     held = tuple(OwnSplit(2 * at + 1, split.feature - len(own[BANK]), split.left) for at, split in enumerate(shuffled))
     rows = np.zeros(1500, np.bool_)
     index = RowIndex(tuple(str(row) for row in range(1500)), np.arange(1500), rows)
-    led = LedTrees(model, numbers, ~rows, margins(model, bits), bits, (), {TAX: 2 * len(held)})
+    led = LedTrees(model, numbers, ~rows, margins(model, bits), bits, (), {TAX: 2 * len(held)}, 0)
     spec = RunSpec(
         run=RunSection(name="example", model="boost", mode="simulation"),
         party=(

@@ -89,6 +89,7 @@ class LedTrees:
         bits: bool (n, S), side of every row in every split of the model.
         history: One record a tree, those after the best one included.
         counts: Distinct splits each holder has disclosed, those that no tree needed in the end included.
+        outputs: Sums that all holders together answer to one vector.
     """
 
     model: BoostedTrees
@@ -98,6 +99,7 @@ class LedTrees:
     bits: Bools
     history: tuple[TreeRecord, ...]
     counts: Mapping[PartyId, int]
+    outputs: int
 
 
 async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) -> LedTrees:
@@ -298,6 +300,7 @@ class _Run:
             bits=bits,
             history=self.state.history,
             counts={party: len(splits) for party, splits in disclosed.items()},
+            outputs=sum(sum(self._features.bins_of(party)) for party in self._inputs.holders),
         )
 
     async def _paths(self, party: PartyId, rows: int, splits: int) -> Bools:
