@@ -32,7 +32,10 @@ from fedcredit.runtime.registry_records import (
 )
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "ENDED", "Event", "Outcome", "Registry", "RunRecord", "RunState", "public_part"]
+__all__ = ["ACTIVE", "CUT", "ENDED", "Event", "Outcome", "Registry", "RunRecord", "RunState", "public_part"]
+
+CUT = "cut"
+"""Event of a run that the exchange is to end."""
 
 _VERSION = 1
 _BUSY_SECONDS = 30.0
@@ -284,6 +287,38 @@ class Registry:
         )
         with self._transaction(reads=True):
             return [Event(*row) for row in self._db.execute(query, (run, after, limit))]
+
+    def news(self, after: int = 0, limit: int = 1000) -> list[tuple[RunId, Event]]:
+        """Events of all runs in order, those numbered above ``after``, at most ``limit``."""
+        query = "SELECT run, number, time, party, event, text FROM events WHERE number > ? ORDER BY number LIMIT ?"
+        with self._transaction(reads=True):
+            return [(RunId(run), Event(*row)) for run, *row in self._db.execute(query, (after, limit))]
+
+    def last_event(self) -> int:
+        """Number of the last event of all; 0 where there is none."""
+        with self._transaction(reads=True):
+            return int(self._db.execute("SELECT coalesce(max(number), 0) FROM events").fetchone()[0])
+
+    def cut(self, run: RunId, reason: str) -> None:
+        """Asks the daemon to end a run in the exchange: whoever still waits there is told why.
+
+        The driver of a run calls this; it has no other way to the exchange, which lives in the daemon's process.
+
+        Raises:
+            SpecError: there is no such run.
+        """
+        self.event(run, "", CUT, reason)
+
+    def was_cut(self, run: RunId) -> str | None:
+        """Why a run was cut since it was submitted or resumed last; None if it was not."""
+        query = "SELECT event, text FROM events WHERE run = ? AND event IN (?, 'state') ORDER BY number DESC"
+        with self._transaction(reads=True):
+            for event, text in self._db.execute(query, (run, CUT)):
+                if event == CUT:
+                    return str(text)
+                if text.startswith(RunState.SUBMITTED):
+                    break
+        return None
 
     def outcome(self, run: RunId, party: PartyId, finished: bytes) -> None:
         """Keeps what a party said at its end, byte for byte; the last word counts.

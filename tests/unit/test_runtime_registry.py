@@ -172,6 +172,30 @@ def test_events_go_on_after_a_number_and_stay(registry: Registry, tmp_path: Path
     db.close()
 
 
+def test_news_of_all_runs(registry: Registry) -> None:
+    assert registry.last_event() == 0
+    run, other = submit(registry), submit(registry)
+    registry.event(other, "bank", "approved", "")
+    assert [(one, event.event) for one, event in registry.news()] == [
+        (run, "state"),
+        (other, "state"),
+        (other, "approved"),
+    ]
+    assert [event.number for _, event in registry.news(after=2)] == [registry.last_event()]
+    assert registry.news(after=registry.last_event()) == []
+
+
+def test_a_cut_holds_until_the_run_is_submitted_again(registry: Registry) -> None:
+    run = submit(registry)
+    assert registry.was_cut(run) is None
+    registry.set_state(run, RunState.PROPOSING)
+    registry.cut(run, "bank is gone")
+    registry.set_state(run, RunState.FAILED, "bank is gone")
+    assert registry.was_cut(run) == "bank is gone"
+    registry.resume(run)
+    assert registry.was_cut(run) is None
+
+
 def test_outcomes_are_kept_byte_for_byte(registry: Registry) -> None:
     run = submit(registry)
     registry.outcome(run, PartyId("tax_office"), b"\x00first")
