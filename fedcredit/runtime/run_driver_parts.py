@@ -136,4 +136,4 @@ class DriverParts:
     own_worker: Callable[[bytes], Awaitable[bytes]]
     stop_exchange_run: Callable[[RunId, str], Awaitable[None]]
     make_continuation: Callable[[RunId, frozenset[PartyId]], RunId]
-    limits: DriverLimits = DriverLimits()  # noqa: RUF009 -- frozen
+    limits: DriverLimits = DriverLimits()
