@@ -35,15 +35,17 @@ class FedCreditError(Exception):
         code: Stable machine-readable name such as ``"spec.unknown-key"``.
         public: One line that may be shown to anyone, a peer included. No data value.
         detail: More for the local log. No data value either.
+        culprit: The party it is due to, where that is known.
     """
 
     exit_code = 3
 
-    def __init__(self, code: str, public: str, detail: str = "") -> None:
+    def __init__(self, code: str, public: str, detail: str = "", *, culprit: str = "") -> None:
         super().__init__(code, public, detail)
         self.code = code
         self.public = public
         self.detail = detail
+        self.culprit = culprit
 
     def __str__(self) -> str:
         return f"{self.public} [{self.code}]"

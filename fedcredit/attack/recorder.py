@@ -1,6 +1,6 @@
 """What each party of a run in this process really received, and what the label holder opened of it.
 
-The product has no hook for this: for the time of a ``with`` block the local network's sending and receiving, and the
+The product has no hook for this: for the time of a ``with`` block what the parties' ends release and receive, and the
 two functions that open ciphertexts at the label holder, are wrapped. Never used outside rehearsals.
 """
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from fedcredit.crypto.totals import TotalsSecret
 from fedcredit.protocol.group_sum.asker import GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets
-from fedcredit.runtime.local import LocalNetwork
+from fedcredit.runtime.party_end import PartyEnd
 from fedcredit.types import PartyId
 from fedcredit.wire.message import Message
+from fedcredit.wire.notice import ErrorNotice
 
 __all__ = ["Batch", "Recording", "recording"]
 
@@ -66,17 +67,19 @@ class Recording:
 def recording() -> Iterator[Recording]:
     """Records what the runs inside the block receive."""
     notes = Recording()
-    originals = (LocalNetwork.receive, LocalNetwork.send, GroupSumAsker.ask, TotalsSecret.decrypt)
-    receive, send, ask, decrypt = originals
+    originals = (PartyEnd.receive, PartyEnd.release, GroupSumAsker.ask, TotalsSecret.decrypt)
+    receive, release, ask, decrypt = originals
 
-    async def receiving(self: LocalNetwork, party: PartyId, sender: PartyId, kind: Any, deadline: Any) -> Any:
-        message = await receive(self, party, sender, kind, deadline)
-        notes.received.append((party, sender, message))
+    async def receiving(self: PartyEnd, sender: PartyId, kind: Any, wires: Any, patience: Any) -> Any:
+        message = await receive(self, sender, kind, wires, patience)
+        notes.received.append((self.party, sender, message))
         return message
 
-    def sending(self: LocalNetwork, sender: PartyId, to: PartyId, message: Message, spend: Any) -> None:
-        send(self, sender, to, message, spend)
-        notes.sent.append((sender, to, message))
+    def releasing(self: PartyEnd, to: PartyId, message: Message, spend: Any = None) -> Any:
+        released = release(self, to, message, spend)
+        if not isinstance(message, ErrorNotice):
+            notes.sent.append((self.party, to, message))
+        return released
 
     async def asking(
         self: GroupSumAsker, columns: Sequence[Ints], keep: KeptSecrets, **options: Any
@@ -94,7 +97,7 @@ def recording() -> Iterator[Recording]:
         notes.totals.append(values)
         return values
 
-    _put((receiving, sending, asking, decrypting))
+    _put((receiving, releasing, asking, decrypting))
     try:
         yield notes
     finally:
@@ -102,6 +105,6 @@ def recording() -> Iterator[Recording]:
 
 
 def _put(functions: tuple[Any, Any, Any, Any]) -> None:
-    places = ((LocalNetwork, "receive"), (LocalNetwork, "send"), (GroupSumAsker, "ask"), (TotalsSecret, "decrypt"))
+    places = ((PartyEnd, "receive"), (PartyEnd, "release"), (GroupSumAsker, "ask"), (TotalsSecret, "decrypt"))
     for (owner, name), function in zip(places, functions, strict=True):
         setattr(owner, name, function)

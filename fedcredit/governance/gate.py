@@ -7,10 +7,10 @@ are handed over. A refusal is noted too. On the way in: envelope, schema, stage,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from fedcredit.errors import FedCreditError, PeerError, PolicyDenied
 from fedcredit.governance.audit import AuditLog
@@ -33,7 +33,7 @@ from fedcredit.wire.message import Message, decode_struct, encode, kind_of
 from fedcredit.wire.notice import NOTICE_SCHEMA, ErrorNotice
 from fedcredit.wire.schema import RunSchema, merge
 
-__all__ = ["Gate", "House", "Released", "RunContext"]
+__all__ = ["Gate", "House", "Released", "RunContext", "Sent"]
 
 M = TypeVar("M", bound=Message)
 
@@ -80,6 +80,20 @@ class House:
     clock: Callable[[], datetime]
 
 
+class Sent(Protocol):
+    """A message that has left, as far as limits count it."""
+
+    @property
+    def kind(self) -> str:
+        """Kind of the message."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Size of its envelope."""
+        ...
+
+
 @dataclass(frozen=True)
 class Released:
     """A message on its way out.
@@ -89,12 +103,14 @@ class Released:
         kind: Kind of the message.
         sequence: Its number on the link to the recipient.
         body_sha256: Digest of its body.
+        body_bytes: Size of its body, which stands before the signature in the envelope.
     """
 
     data: bytes
     kind: str
     sequence: int
     body_sha256: str
+    body_bytes: int
 
 
 class Gate:
@@ -103,27 +119,29 @@ class Gate:
     Args:
         context: The run.
         house: The party.
+        earlier: Messages that processes before this one let out in this run: the policy's limits count them too.
     """
 
-    def __init__(self, context: RunContext, house: House) -> None:
+    def __init__(self, context: RunContext, house: House, earlier: Sequence[Sent] = ()) -> None:
         self._context, self._house = context, house
         self._schema = merge(*context.schema.protocols, NOTICE_SCHEMA)
         self._index = self._schema.index()
         self._sent: Counter[PartyId] = Counter()
         self._received: Counter[PartyId] = Counter()
-        self._kinds: Counter[str] = Counter()
-        self._bytes = 0
+        self._kinds: Counter[str] = Counter(one.kind for one in earlier)
+        self._bytes = sum(one.bytes for one in earlier)
+        self._earlier = len(earlier)
         self._evidence: dict[PartyId, str] = {}
 
     @property
     def bytes_sent(self) -> int:
-        """Envelope bytes released so far."""
+        """Envelope bytes released so far, by earlier processes too."""
         return self._bytes
 
     @property
     def messages_sent(self) -> int:
-        """Messages released so far."""
-        return self._sent.total()
+        """Messages released so far, by earlier processes too."""
+        return self._earlier + self._sent.total()
 
     def release(self, to: PartyId, message: Message, stage: str, spend: Spend | None = None) -> Released:
         """Lets one message out, or refuses and notes the refusal.
@@ -161,7 +179,7 @@ class Gate:
         self._sent[to] += 1
         self._kinds[kind] += 1
         self._bytes += len(data)
-        return Released(data, kind, route.sequence, digest)
+        return Released(data, kind, route.sequence, digest, len(body))
 
     def _check_out(self, to: PartyId, kind: str, size: int, spend: Spend | None) -> str:
         """Every rule on the way out; returns the protocol's name."""
@@ -179,7 +197,7 @@ class Gate:
         policy.check_recipient(to)
         if spend is not None and spend.learner is not None:
             self._check_learner(spend.learner)
-        if kind != kind_of(ErrorNotice):  # a house must be able to say that its own limits stopped it
+        if protocol.name != NOTICE_SCHEMA.name:  # a house must be able to say that its own limits stopped it
             policy.check_kind(protocol.name, kind)
             self._check_counters(kind, size + OVERHEAD)
         return protocol.name

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from fedcredit.errors import DataError, DisclosureRefused, FedCreditError, PeerError, TransportError
-from fedcredit.governance.gate import Gate, House, Released, RunContext
+from fedcredit.governance.gate import Gate, House, Released, RunContext, Sent
 from fedcredit.runtime.leftovers import HeadroomMemory, HeadroomQuestion
 from fedcredit.runtime.waiting import Post
 from fedcredit.types import PartyId
@@ -72,6 +72,7 @@ class PartyEnd:
         house: The party.
         headroom: What its ledger has said it would allow, so that a run that goes on decides as it did before.
         progress: Called with (party, stage) at each change of stage.
+        earlier: Messages that processes before this one let out.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class PartyEnd:
         house: House,
         headroom: HeadroomMemory,
         progress: Callable[[PartyId, str], None] | None = None,
+        earlier: Sequence[Sent] = (),
     ) -> None:
         self.party = house.party
         self.context, self.house = context, house
-        self.gate = Gate(context, house)
+        self.gate = Gate(context, house, earlier)
         self.stage = _FIRST_STAGE
         self.post = Post()
         self._headroom = headroom
@@ -113,7 +115,8 @@ class PartyEnd:
             if post.notices:
                 culprit, data = post.notices.popleft()
                 notice = gate.admit_notice(data, culprit)
-                raise PeerError(PEER_FAILED, f"{culprit} stopped the run: {notice.text} [{notice.code}]")
+                text = f"{culprit} stopped the run: {notice.text} [{notice.code}]"
+                raise PeerError(PEER_FAILED, text, culprit=culprit)
             queue = post.queues.get(sender)
             if queue:
                 data, arrival = queue.popleft()
@@ -122,12 +125,13 @@ class PartyEnd:
                 return message
             if sender in post.ended:
                 how = post.ended[sender]
-                raise TransportError(PEER_ENDED, f"{sender} {how} and will not send {kind_of(kind)}")
+                raise TransportError(PEER_ENDED, f"{sender} {how} and will not send {kind_of(kind)}", culprit=sender)
             post.changed.clear()
             post.waits_for = sender
             if not await patience.wait(post.changed):
                 late = f"{sender} did not send {kind_of(kind)} within {patience.seconds:g} s"
-                raise TransportError("run.timeout", late + _blame(wires, self.party, sender), f"culprit={sender}")
+                chain = _chain(wires, self.party, sender)
+                raise TransportError("run.timeout", late + _words(chain), culprit=chain[-1])
             post.waits_for = None
 
     def declare(self, counterparty: PartyId, declaration: Declaration) -> None:
@@ -205,9 +209,13 @@ def notice_of(error: BaseException) -> ErrorNotice:
     return ErrorNotice(code="run.internal", text="an internal error; the local log says more")
 
 
-def _blame(wires: Wires, party: PartyId, sender: PartyId) -> str:
-    """Names whom a late sender waits for itself, down the chain."""
-    chain: list[PartyId] = [party, sender]
+def _chain(wires: Wires, party: PartyId, sender: PartyId) -> list[PartyId]:
+    """A late sender, whom it waits for itself, and so on down the chain."""
+    chain = [party, sender]
     while (next_one := wires.waits_for(chain[-1])) is not None and next_one not in chain:
         chain.append(next_one)
-    return f" (it waits for {', which waits for '.join(chain[2:])})" if chain[2:] else ""
+    return chain[1:]
+
+
+def _words(chain: Sequence[PartyId]) -> str:
+    return f" (it waits for {', which waits for '.join(chain[1:])})" if chain[1:] else ""

@@ -12,6 +12,9 @@ __all__ = ["canonical_json", "spec_digest"]
 
 _FORMAT = 1  # raise when the canonical form changes, so that old and new digests never meet
 
+_LATER = (("run", "on_missing", "stop"),)
+"""Keys that came after format 1, with the value that says what specs without them said: they keep their digests."""
+
 
 def canonical_json(spec: RunSpec) -> bytes:
     """Canonical form of a spec: sorted keys, every default written, ASCII, shortest round-trip floats.
@@ -29,6 +32,9 @@ def canonical_json(spec: RunSpec) -> bytes:
         del party["source"], party["query"]
     del content["privacy"]["ledger_dir"]
     content["split"]["test_ids"] = spec.split.test_ids is not None
+    for section, key, default in _LATER:
+        if content[section][key] == default:
+            del content[section][key]
     canonical = {"format": _FORMAT, "spec": content}
     text = json.dumps(canonical, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.encode("ascii")

@@ -90,12 +90,14 @@ class RunSection(Section):
         model: ``scorecard``, ``boost`` or ``fedavg``.
         mode: ``simulation`` (all parties on one machine) or ``production``; has no default on purpose.
         seed: Seed of everything that is not secret; secrets never come from it.
+        on_missing: What the others do when a feature holder is gone for good: ``stop``, or ``continue`` without it.
     """
 
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     model: Literal["scorecard", "boost", "fedavg"] = "scorecard"
     mode: Literal["simulation", "production"]
     seed: Seed = 0
+    on_missing: Literal["stop", "continue"] = "stop"
 
 
 class SplitSection(Section):

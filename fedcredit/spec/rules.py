@@ -19,7 +19,10 @@ from fedcredit.types import COORDINATOR, Role
 if TYPE_CHECKING:
     from fedcredit.spec.model import PartySection, RunSpec
 
-__all__ = ["check_rules", "nearest"]
+__all__ = ["HOUSE_DATA", "check_rules", "nearest"]
+
+HOUSE_DATA = "data:"
+"""Begins a source that each party looks up in its own house, under the name that follows."""
 
 _URL_PASSWORD = re.compile(r"^[A-Za-z0-9_+]+://[^/@]*?:(?P<password>[^@]*)@")
 _QUERY_PASSWORD = re.compile(r"[?&](?:password|passwd|pwd)=(?P<password>[^&]*)", re.IGNORECASE)
@@ -125,6 +128,8 @@ def _check_shared_sources(parties: Sequence[PartySection]) -> None:
     for owner in parties:
         for other in parties:
             if owner.label is None or other is owner or (other.source, other.query) != (owner.source, owner.query):
+                continue
+            if owner.source.startswith(HOUSE_DATA):  # each house has its own records under that name
                 continue
             at = f"party.{other.name}.columns"
             if other.columns is None:

@@ -31,6 +31,7 @@ __all__ = [
     "Route",
     "SigningKey",
     "VerifyKey",
+    "around_body",
     "body_digest",
     "open_envelope",
     "seal",
@@ -42,6 +43,7 @@ OVERHEAD = 4096
 _DOMAIN = b"fedcredit/envelope/v1\x00"
 _KEY_BYTES = 32
 _SIGNATURE_BYTES = 64
+_TAIL = len(b"\xa9signature\xc4\x40") + _SIGNATURE_BYTES  # MessagePack: key of nine characters, 64 bytes
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -214,6 +216,19 @@ def seal(key: SigningKey, route: Route, kind: str, body: bytes) -> bytes:
             signature=key.sign(_DOMAIN + encode_struct(header)),
         )
     )
+
+
+def around_body(data: bytes, body_bytes: int) -> tuple[bytes, memoryview, bytes]:
+    """What stands before the body of an envelope, the body, and what stands after it; joined they are the envelope.
+
+    So that a transport may carry one body for several recipients, whose envelopes differ around it.
+
+    Args:
+        data: As `seal` gives it.
+        body_bytes: Size of the body.
+    """
+    end = len(data) - _TAIL
+    return data[: end - body_bytes], memoryview(data)[end - body_bytes : end], data[end:]
 
 
 def open_envelope(data: bytes, expected: Expected, *, overtakes: bool = False) -> Envelope:
