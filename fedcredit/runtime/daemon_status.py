@@ -1,0 +1,201 @@
+"""What a daemon tells of itself: one file in its home, replaced every second or two, that ``status`` and metrics read.
+
+The file says which process wrote it and when. Whether that process lives is told by the lock it holds, not by the file.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+__all__ = [
+    "CoordinatorStatus",
+    "ExchangeCounts",
+    "ExchangeView",
+    "LedgerView",
+    "NodeStatus",
+    "PeerView",
+    "ProcessView",
+    "ProposalLine",
+    "TrafficView",
+    "read_status",
+    "write_status",
+]
+
+
+class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
+    """A supervised process: its name, whether it runs, since when (RFC 3339), and how often it was started again."""
+
+    name: str
+    running: bool
+    since: str = ""
+    restarts: int = 0
+
+
+class PeerView(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream in the exchange: whose, for which run, since when, and for whom that party waits ("" = nobody)."""
+
+    party: str
+    run: str
+    since: str
+    waiting_for: str = ""
+
+
+class ExchangeCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Figures of the exchange since it was started; bytes by party."""
+
+    runs: int = 0
+    queue_bytes: int = 0
+    refused: int = 0
+    reconnects: int = 0
+    received_bytes: dict[str, int] = {}
+    sent_bytes: dict[str, int] = {}
+
+
+class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a coordinator.
+
+    Attributes:
+        party: Its name.
+        consortium: Whose.
+        roster_version: In force.
+        roster_digest: Hex.
+        version: Of this program.
+        pid: Process that wrote this.
+        started: When it began, RFC 3339.
+        written: When this was written, RFC 3339.
+        missing: What it lacks to be ready; "" = ready.
+        certificate_seconds: Until the own certificate expires.
+        address: Where the exchange listens.
+        nodes: Names of all nodes in the roster.
+        processes: Supervised processes.
+        connected: Streams in the exchange.
+        exchange: Its figures.
+        operators_refused: Calls of others than operators.
+        runs: Number of runs by state.
+    """
+
+    party: str
+    consortium: str
+    roster_version: int
+    roster_digest: str
+    version: str
+    pid: int
+    started: str
+    written: str
+    missing: str
+    certificate_seconds: float
+    address: str
+    nodes: list[str]
+    processes: list[ProcessView]
+    connected: list[PeerView]
+    exchange: ExchangeCounts
+    operators_refused: int
+    runs: dict[str, int]
+
+
+class ExchangeView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the exchange answered this node over mutual TLS, and since when that is so."""
+
+    address: str
+    reachable: bool
+    since: str
+
+
+class ProposalLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was proposed to this node; ``stage`` is known while it runs."""
+
+    run: str
+    name: str
+    model: str
+    spec_digest: str
+    parties: list[str]
+    state: str
+    since: str
+    stage: str = ""
+
+
+class TrafficView(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node sent to a party in a protocol, all runs on its disk together."""
+
+    protocol: str
+    party: str
+    messages: int
+    bytes: int
+
+
+class LedgerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One account of the disclosure ledger: what a counterparty was told, and the cap; None = caps are not enforced."""
+
+    counterparty: str
+    account: str
+    used: float
+    cap: float | None
+
+    @property
+    def share(self) -> float | None:
+        """Used share of the cap."""
+        return None if not self.cap else self.used / self.cap
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a node.
+
+    Attributes:
+        party: Its name.
+        consortium: Whose.
+        roster_version: In force.
+        roster_digest: Hex.
+        version: Of this program.
+        pid: Process that wrote this.
+        started: When it began, RFC 3339.
+        written: When this was written, RFC 3339.
+        missing: What it lacks to be ready; "" = ready.
+        certificate_seconds: Until the own certificate expires.
+        processes: Supervised processes.
+        exchange: Whether it answers.
+        proposals: Runs proposed to this node, those in progress with their stage.
+        ledger: Headroom.
+        traffic: What was sent.
+        stage_seconds: Seconds by stage over finished runs.
+    """
+
+    party: str
+    consortium: str
+    roster_version: int
+    roster_digest: str
+    version: str
+    pid: int
+    started: str
+    written: str
+    missing: str
+    certificate_seconds: float
+    processes: list[ProcessView]
+    exchange: ExchangeView
+    proposals: list[ProposalLine]
+    ledger: list[LedgerView]
+    traffic: list[TrafficView]
+    stage_seconds: dict[str, float]
+
+
+T = TypeVar("T", CoordinatorStatus, NodeStatus)
+
+
+def write_status(path: Path, status: CoordinatorStatus | NodeStatus) -> None:
+    """Replaces the file; mode 0600. It is not forced to the disk: after a crash it is stale anyway."""
+    temporary = path.with_name(f".{path.name}.new")
+    file = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(file, "wb") as stream:
+        stream.write(msgspec.json.encode(status))
+    temporary.replace(path)
+
+
+def read_status(path: Path, kind: type[T]) -> T | None:
+    """What the daemon wrote last; None where there is nothing readable."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
