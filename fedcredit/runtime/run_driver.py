@@ -72,9 +72,9 @@ class _Drive:
         await self._unless_stopped(self._together())
         proposal = self._parts.make_proposal(self._run)
         decisions = await self._unless_stopped(self._approvals(proposal))
-        order = self._parts.make_order(self._run, proposal, decisions)
+        orders = {ended: self._parts.make_order(self._run, proposal, decisions, ended) for ended in (False, True)}
         self._state(RunState.RUNNING, "session orders sent")
-        return await Sessions(self._parts, self._record, order, self._stop).through()
+        return await Sessions(self._parts, self._record, orders, self._stop).through()
 
     async def _watch(self) -> None:
         """Sees that the operator wants the run to stop."""

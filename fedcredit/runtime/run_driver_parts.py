@@ -118,10 +118,10 @@ class DriverParts:
         courier: Carries messages to nodes.
         make_proposal: Signed proposal of a registered run.
         read_decision: Decision of a party about a run from its bytes; raises PeerError for bytes that do not verify.
-        make_order: Session order from the proposal and the decisions, all approved, by party.
+        make_order: Session order from the run, the proposal, the decisions by party, all approved, and whether a party
+            has finished already, which one that comes back has to know.
         read_finished: A party's end of a run from its bytes; raises PeerError for bytes that do not verify.
         own_worker: Plays the coordinator's own role under an order; returns its end, as the nodes' workers do.
-        stop_exchange_run: Tells everyone in the exchange that a run is over and why; harmless when it is already.
         make_continuation: Registers the run that goes on without some parties and returns its name; raises SpecError
             where that is impossible. The daemon starts it like any other.
         limits: How long the driver waits.
@@ -131,9 +131,8 @@ class DriverParts:
     courier: Courier
     make_proposal: Callable[[RunId], bytes]
     read_decision: Callable[[RunId, PartyId, bytes], Verdict]
-    make_order: Callable[[RunId, bytes, Mapping[PartyId, bytes]], bytes]
+    make_order: Callable[[RunId, bytes, Mapping[PartyId, bytes], bool], bytes]
     read_finished: Callable[[RunId, PartyId, bytes], Ended]
     own_worker: Callable[[bytes], Awaitable[bytes]]
-    stop_exchange_run: Callable[[RunId, str], Awaitable[None]]
     make_continuation: Callable[[RunId, frozenset[PartyId]], RunId]
     limits: DriverLimits = DriverLimits()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -55,12 +56,15 @@ class Sessions:
     Args:
         parts: What the driver works with.
         record: The run.
-        order: Session order, the same for all.
+        orders: Session order by whether a party has finished already.
         stop: Set when the operator wants the run to stop.
     """
 
-    def __init__(self, parts: DriverParts, record: RunRecord, order: bytes, stop: asyncio.Event) -> None:
-        self._parts, self._record, self._order, self._stop = parts, record, order, stop
+    def __init__(
+        self, parts: DriverParts, record: RunRecord, orders: Mapping[bool, bytes], stop: asyncio.Event
+    ) -> None:
+        self._parts, self._record, self._orders, self._stop = parts, record, orders, stop
+        self._ended = False
         self._lost: set[PartyId] = set()
         self._tasks: dict[asyncio.Task[Ended], PartyId] = {}
         self._failures: dict[PartyId, Ended] = {}
@@ -143,11 +147,7 @@ class Sessions:
 
     async def _halt(self, reason: str) -> None:
         """Tells everyone through the exchange, and waits a bounded time for their last words."""
-        self._event("", "halting", reason)
-        try:
-            await asyncio.wait_for(self._parts.stop_exchange_run(self._record.run, reason), self._parts.limits.stop_s)
-        except (TimeoutError, FedCreditError) as error:
-            self._event("", "halting", f"the exchange could not be told ({error})")
+        self._parts.registry.cut(self._record.run, reason)
         left = {task: party for task, party in self._tasks.items() if party not in self._lost}
         if left:
             done, late = await asyncio.wait(left, timeout=self._parts.limits.stop_s)
@@ -170,7 +170,8 @@ class Sessions:
         for again in range(self._parts.limits.resends + 1):
             self._event(party, "session", f"{party} has its session order" + (" again" if again else ""))
             try:
-                answer = await self._parts.courier.ask(party, "session", self._order, self._parts.limits.session_s)
+                order = self._orders[self._ended]
+                answer = await self._parts.courier.ask(party, "session", order, self._parts.limits.session_s)
             except TransportError as error:
                 self._event(party, "lost", f"{party}: {error.public} [{error.code}]")
                 await self._back(party, again)
@@ -204,7 +205,7 @@ class Sessions:
         """The coordinator's own role; its worker is started again when it dies."""
         for again in range(_OWN_RESTARTS + 1):
             try:
-                return self._read(COORDINATOR, await self._parts.own_worker(self._order))
+                return self._read(COORDINATOR, await self._parts.own_worker(self._orders[self._ended]))
             except TransportError as error:
                 self._event(COORDINATOR, "lost", f"{COORDINATOR}: {error.public} [{error.code}]")
                 if again == _OWN_RESTARTS:
@@ -221,6 +222,7 @@ class Sessions:
         except FedCreditError as error:
             return self._told(party, Ended(ok=False, code=error.code, text=error.public))
         self._parts.registry.outcome(self._record.run, party, answer)
+        self._ended = self._ended or (ended.ok and party != COORDINATOR)
         return self._told(party, ended)
 
     def _told(self, party: PartyId, ended: Ended) -> Ended:

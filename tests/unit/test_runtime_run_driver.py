@@ -50,6 +50,14 @@ class JumpingLoop(asyncio.SelectorEventLoop):
         return self._jumps.now
 
 
+async def driven(registry: Registry, people: Town, run: RunId, limits: DriverLimits = LIMITS) -> RunState:
+    hears = asyncio.create_task(people.hear(registry, run))
+    try:
+        return await drive(parts_of(registry, people, limits), run)
+    finally:
+        hears.cancel()
+
+
 def in_jumps(work: Awaitable[Result]) -> Result:
     async def whole() -> Result:
         return await work
@@ -92,12 +100,15 @@ class Town:
     there: set[PartyId] = field(default_factory=lambda: set(PARTIES))
     asked: list[tuple[PartyId, str]] = field(default_factory=list)
     own: Script = field(default_factory=lambda: [After(40, DONE)])
-    stops: list[tuple[RunId, str]] = field(default_factory=list)
+    orders: list[tuple[PartyId, bytes]] = field(default_factory=list)
     stopped: asyncio.Event | None = None
 
     async def ask(self, party: PartyId, action: str, payload: bytes, timeout_s: float) -> bytes:
         self.asked.append((party, action))
-        assert payload == (b"proposal" if action == "propose" else b"order")
+        if action == "propose":
+            assert payload == b"proposal"
+        else:
+            self.orders.append((party, payload))
         script = (self.proposals if action == "propose" else self.sessions)[party]
         return await asyncio.wait_for(self._say(script), timeout_s)
 
@@ -105,7 +116,7 @@ class Town:
         return frozenset(self.there)
 
     async def own_worker(self, order: bytes) -> bytes:
-        assert order == b"order"
+        self.orders.append((COORDINATOR, order))
         return await self._say(self.own)
 
     async def _say(self, script: Script) -> bytes:
@@ -122,8 +133,10 @@ class Town:
             return what
         return said(ok=False, code="run.stopped", text="the run was stopped")
 
-    async def stop_exchange_run(self, run: RunId, reason: str) -> None:
-        self.stops.append((run, reason))
+    async def hear(self, registry: Registry, run: RunId) -> None:
+        """What the exchange tells everyone once the driver has cut the run."""
+        while registry.was_cut(run) is None:  # noqa: ASYNC110 -- as the daemon does
+            await asyncio.sleep(1)
         self.stopped = self.stopped or asyncio.Event()
         self.stopped.set()
 
@@ -165,10 +178,10 @@ def submitted(registry: Registry, on_missing: str = "stop") -> RunId:
 
 
 def parts_of(registry: Registry, town: Town, limits: DriverLimits = LIMITS) -> DriverParts:
-    def make_order(run: RunId, proposal: bytes, decisions: Mapping[PartyId, bytes]) -> bytes:
+    def make_order(run: RunId, proposal: bytes, decisions: Mapping[PartyId, bytes], ended: bool) -> bytes:
         assert proposal == b"proposal"
         assert decisions == dict.fromkeys(PARTIES, APPROVED)
-        return b"order"
+        return b"ended order" if ended else b"order"
 
     def make_continuation(run: RunId, missing: frozenset[PartyId]) -> RunId:
         if BANK in missing:
@@ -184,7 +197,6 @@ def parts_of(registry: Registry, town: Town, limits: DriverLimits = LIMITS) -> D
         make_order=make_order,
         read_finished=read_finished,
         own_worker=town.own_worker,
-        stop_exchange_run=town.stop_exchange_run,
         make_continuation=make_continuation,
         limits=limits,
     )
@@ -200,7 +212,7 @@ def detail(registry: Registry, run: RunId) -> str:
 
 def test_all_approve_and_finish(registry: Registry) -> None:
     people, run = town(), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FINISHED
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
     assert sorted(people.asked) == sorted((party, action) for party in PARTIES for action in ("propose", "session"))
     assert registry.outcomes(run) == dict.fromkeys((*PARTIES, COORDINATOR), DONE)
     assert [one.text.split(":")[0] for one in registry.events(run) if one.event == "state"] == [
@@ -209,19 +221,19 @@ def test_all_approve_and_finish(registry: Registry) -> None:
         "running",
         "finished",
     ]
-    assert people.stops == []
+    assert registry.was_cut(run) is None
 
 
 def test_whoever_is_not_connected_is_named(registry: Registry) -> None:
     people, run = town(there={BANK, TELCO}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "not connected within 60 s: tax_office [run.not-connected]"
     assert people.asked == []
 
 
 def test_a_denial_ends_the_run_with_name_and_reason(registry: Registry) -> None:
     people, run = town(proposals={TAX: [DENIED], TELCO: [After(999, APPROVED)]}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "tax_office denied: boosted trees are not allowed here [policy.model]"
     assert all(action == "propose" for _, action in people.asked)
     assert (TAX, "denied") in events(registry, run)
@@ -229,7 +241,7 @@ def test_a_denial_ends_the_run_with_name_and_reason(registry: Registry) -> None:
 
 def test_a_pending_decision_is_asked_for_again(registry: Registry) -> None:
     people, run = town(proposals={TAX: [PENDING, PENDING, PENDING, APPROVED]}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FINISHED
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
     assert people.asked.count((TAX, "propose")) == 4
     assert people.asked.count((BANK, "propose")) == 1
     assert events(registry, run).count((TAX, "pending")) == 1
@@ -239,14 +251,14 @@ def test_a_pending_decision_is_asked_for_again(registry: Registry) -> None:
 
 def test_whoever_does_not_decide_in_time_is_named(registry: Registry) -> None:
     people, run = town(proposals={TAX: [PENDING]}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "not approved within 3600 s: tax_office [run.undecided]"
     assert people.asked.count((TAX, "propose")) < 3600 / LIMITS.poll_most_s + 10
 
 
 def test_a_node_out_of_reach_while_proposing_is_asked_again(registry: Registry) -> None:
     people, run = town(proposals={TAX: [gone(), gone(), APPROVED]}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FINISHED
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
 
 
 def test_a_node_that_dies_gets_its_order_again(registry: Registry) -> None:
@@ -255,7 +267,7 @@ def test_a_node_that_dies_gets_its_order_again(registry: Registry) -> None:
     run = submitted(registry)
 
     async def with_return() -> RunState:
-        driving = asyncio.create_task(drive(parts_of(registry, people), run))
+        driving = asyncio.create_task(driven(registry, people, run))
         await asyncio.sleep(200)
         assert people.asked.count((TAX, "session")) == 1
         people.there.add(TAX)
@@ -264,9 +276,10 @@ def test_a_node_that_dies_gets_its_order_again(registry: Registry) -> None:
     assert in_jumps(with_return()) is RunState.FINISHED
     assert people.asked.count((TAX, "session")) == 2
     assert people.asked.count((BANK, "session")) == 1
+    assert [order for party, order in people.orders if party == TAX] == [b"order", b"ended order"]
     told = [event for party, event in events(registry, run) if party == TAX]
     assert told == ["approved", "session", "lost", "back", "session", "finished"]
-    assert people.stops == []
+    assert registry.was_cut(run) is None
 
 
 @pytest.mark.parametrize("on_missing", ["stop", "continue"])
@@ -274,9 +287,9 @@ def test_a_node_that_never_comes_back_is_named(registry: Registry, on_missing: s
     people = town(own=[After(5000, DONE)], sessions={BANK: [After(5000, DONE)], TELCO: [After(5000, DONE)]})
     people.sessions[TAX] = [After(10, gone(), lambda: people.there.discard(TAX))]
     run = submitted(registry, on_missing)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     said_of_it = "tax_office did not come back within 300 s"
-    assert people.stops == [(run, said_of_it)]
+    assert registry.was_cut(run) == said_of_it
     assert (TAX, "missing") in events(registry, run)
     assert set(registry.outcomes(run)) == {BANK, TELCO, COORDINATOR}, "the last words of the others are kept"
     following = [one for one in registry.runs() if one.continues == run]
@@ -292,7 +305,7 @@ def test_nobody_goes_on_without_the_label_holder(registry: Registry) -> None:
     people = town(own=[After(5000, DONE)], sessions={TAX: [After(5000, DONE)], TELCO: [After(5000, DONE)]})
     people.sessions[BANK] = [After(10, gone(), lambda: people.there.discard(BANK))]
     run = submitted(registry, "continue")
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert "cannot go on without it: nobody else holds the label" in detail(registry, run)
 
 
@@ -301,7 +314,7 @@ def test_the_others_give_up_on_a_missing_party_first(registry: Registry) -> None
     people = town(own=[late], sessions={BANK: [late], TELCO: [late]})
     people.sessions[TAX] = [After(10, gone(), lambda: people.there.discard(TAX))]
     run = submitted(registry, "continue")
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run).startswith("tax_office is gone, and the others could not wait for it")
     assert [one.continues for one in registry.runs()] == ["", run]
 
@@ -309,7 +322,7 @@ def test_the_others_give_up_on_a_missing_party_first(registry: Registry) -> None
 def test_a_node_that_falls_over_again_and_again_is_missing(registry: Registry) -> None:
     people = town(sessions={TAX: [gone()]}, own=[After(5000, DONE)])
     run = submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "tax_office was gone 4 times [run.missing]"
     assert people.asked.count((TAX, "session")) == LIMITS.resends + 1
 
@@ -324,15 +337,15 @@ def test_a_failure_is_told_by_its_cause(registry: Registry) -> None:
         },
     )
     run = submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "telco: column 'debt' is missing [data.column]"
-    assert people.stops == [(run, "telco: column 'debt' is missing [data.column]")], "tax_office was told"
+    assert registry.was_cut(run) == "telco: column 'debt' is missing [data.column]", "tax_office was told"
 
 
 def test_a_refusal_of_a_node_is_final(registry: Registry) -> None:
     people = town(sessions={TAX: [IntegrityError("bundle.unlisted", "refused this code")]}, own=[After(5000, DONE)])
     run = submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "tax_office: refused this code [bundle.unlisted]"
     assert people.asked.count((TAX, "session")) == 1
 
@@ -346,7 +359,7 @@ def test_a_refusal_of_a_node_is_final(registry: Registry) -> None:
 )
 def test_garbage_is_the_partys_failure(registry: Registry, proposals: Any, sessions: Any, text: str) -> None:
     people, run = town(proposals=proposals, sessions=sessions), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == text
     assert TAX not in registry.outcomes(run)
 
@@ -354,7 +367,7 @@ def test_garbage_is_the_partys_failure(registry: Registry, proposals: Any, sessi
 def test_the_coordinators_worker_is_started_again(registry: Registry) -> None:
     died = TransportError("node.worker-died", "the worker was ended by signal 9")
     people, run = town(own=[died, died, After(30, DONE)]), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FINISHED
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
     assert events(registry, run).count((COORDINATOR, "lost")) == 2
 
 
@@ -362,7 +375,7 @@ def test_a_worker_that_never_stays_up_ends_the_run(registry: Registry) -> None:
     people = town(own=[TransportError("node.worker-died", "the worker was ended by signal 9")])
     people.sessions = {party: [After(5000, DONE)] for party in PARTIES}
     run = submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "coordinator: the worker was ended by signal 9 [node.worker-died]"
 
 
@@ -376,7 +389,7 @@ def test_the_operator_stops_it(registry: Registry, after: float, orders: int) ->
     run = submitted(registry)
 
     async def with_stop() -> RunState:
-        driving = asyncio.create_task(drive(parts_of(registry, people), run))
+        driving = asyncio.create_task(driven(registry, people, run))
         await asyncio.sleep(after)
         assert registry.stop(run, "enough") is RunState.STOPPING
         return await asyncio.wait_for(driving, 30)
@@ -384,27 +397,21 @@ def test_the_operator_stops_it(registry: Registry, after: float, orders: int) ->
     assert in_jumps(with_stop()) is RunState.STOPPED
     assert len([one for one in people.asked if one[1] == "session"]) == orders
     if orders:
-        assert people.stops == [(run, "stopped by the operator")]
+        assert registry.was_cut(run) == "stopped by the operator"
         assert set(registry.outcomes(run)) == {*PARTIES, COORDINATOR}
 
 
 def test_a_session_that_never_ends_is_ended(registry: Registry) -> None:
     people, run = town(sessions={TAX: [After(99_999, DONE)]}), submitted(registry)
-    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
     assert detail(registry, run) == "not done within 7200 s: tax_office"
-    assert people.stops == [(run, "not done within 7200 s: tax_office")]
+    assert registry.was_cut(run) == "not done within 7200 s: tax_office"
 
 
-def test_an_exchange_that_cannot_be_told_does_not_hold_the_end_up(registry: Registry) -> None:
+def test_whoever_does_not_hear_the_stop_does_not_hold_the_end_up(registry: Registry) -> None:
     people = town(sessions={TAX: [IntegrityError("x.y", "no")], BANK: [After(9e4, DONE)]}, own=[After(9e4, DONE)])
-
-    async def deaf(run: RunId, reason: str) -> None:
-        await asyncio.sleep(9e5)
-
     run = submitted(registry)
-    parts = parts_of(registry, people)
-    parts = DriverParts(**{**vars(parts), "stop_exchange_run": deaf})
-    assert in_jumps(drive(parts, run)) is RunState.FAILED
+    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.FAILED
     late = [one.text for one in registry.events(run) if one.event == "late"]
     assert late == ["no last word within 20 s: bank, coordinator"]
 
@@ -415,10 +422,10 @@ def test_two_runs_at_once(registry: Registry) -> None:
 
     async def both() -> list[RunState]:
         pairs = zip((first, second), runs, strict=True)
-        return list(await asyncio.gather(*(drive(parts_of(registry, people), run) for people, run in pairs)))
+        return list(await asyncio.gather(*(driven(registry, people, run) for people, run in pairs)))
 
     assert in_jumps(both()) == [RunState.FINISHED, RunState.FAILED]
-    assert first.stops == []
+    assert registry.was_cut(runs[0]) is None
 
 
 def test_a_run_that_has_ended_is_not_driven(registry: Registry) -> None:
