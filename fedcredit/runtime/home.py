@@ -215,7 +215,7 @@ def open_home(folder: Path, *, now: datetime | None = None) -> Home:
     if member.kind is not kind:
         found = f"{SETTINGS_FILES[kind]} in the home of {member.kind} {member.name}"
         raise SpecError("home.kind", f"{folder}: {found}; the file should be {SETTINGS_FILES[member.kind]}")
-    check_private(folder)
+    check_private(folder / "keys")
     tls = TlsFiles(_read(folder / "ca.pem"), _read(folder / "certificate.pem"), _read(folder / "keys" / "tls.key"))
     check_certificate(tls, roster, member, now or datetime.now(UTC), folder)
     identity, sealing = _own_keys(folder / "keys", member)
@@ -266,13 +266,12 @@ def read_pins(folder: Path) -> Pins:
         raise IntegrityError("home.pins", f"{path}: damaged; restore it or pin again", str(error)) from None
 
 
-def check_private(folder: Path) -> None:
-    """Refuses keys that others on this machine could read.
+def check_private(keys: Path) -> None:
+    """Refuses a folder of keys that others on this machine could read.
 
     Raises:
         SpecError: naming file and mode.
     """
-    keys = folder / "keys"
     try:
         found = [keys, *sorted(path for path in keys.iterdir() if path.suffix != ".pub")]
         for path in found:

@@ -63,7 +63,7 @@ class MemberKind(StrEnum):
     OPERATOR = "operator"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Member:
     """One member's public keys.
 
@@ -93,6 +93,15 @@ class Member:
             raise SpecError("roster.key", f"{self.name}: nodes, and they alone, have a Flower key")
         if self.flower_key and _FLOWER_KEY.fullmatch(self.flower_key) is None:
             raise SpecError("roster.key", f"{self.name}: the Flower key is no OpenSSH line of an ECDSA P-384 key")
+
+    def __eq__(self, other: object) -> bool:
+        """By name, kind and keys; signing keys have no equality of their own."""
+        if not isinstance(other, Member):
+            return NotImplemented
+        return (self.name, self.kind, self.public_keys) == (other.name, other.kind, other.public_keys)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.kind, self.public_keys))
 
     @property
     def public_keys(self) -> tuple[str, ...]:

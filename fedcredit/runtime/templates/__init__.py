@@ -1,0 +1,1 @@
+"""Templates of the files in a member's bundle."""
