@@ -66,6 +66,7 @@ class _Server(ThreadingMixIn, HTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
+    request_queue_size = 64  # callers that wait to be accepted; the few of the standard library make probes late
 
     def __init__(self, address: tuple[str, int], probes: Probes) -> None:
         self.probes = probes

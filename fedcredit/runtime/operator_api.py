@@ -29,8 +29,8 @@ from fedcredit.runtime.logs import Log, code_of, log_failure
 from fedcredit.runtime.registry import Registry, RunRecord
 from fedcredit.runtime.roster import MEMBER_NAME, Member, MemberKind, Roster
 from fedcredit.spec.digest import spec_digest
-from fedcredit.spec.load import parse_spec
 from fedcredit.spec.model import RunSpec
+from fedcredit.spec.travel import read_travelling
 from fedcredit.types import RunId
 from fedcredit.wire.message import Part, decode_struct, encode_struct
 
@@ -66,10 +66,9 @@ _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class SubmitRequest(Part, frozen=True, kw_only=True):
-    """A run to be done: its spec as JSON with every source ``data:NAME``, NAME, and the digest its sender means."""
+    """A run to be done: its spec as it travels (`fedcredit.spec.travel`), and the digest that its sender means."""
 
     spec: _Spec
-    data: _Short
     spec_digest: _Short
 
 
@@ -182,36 +181,26 @@ def peer_key(context: grpc.aio.ServicerContext[Any, Any]) -> str:
     return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
-def check_submission(request: SubmitRequest, roster: Roster) -> RunSpec:
-    """The spec of a submitted run, if it can be run between members of this consortium.
+def check_submission(request: SubmitRequest, roster: Roster) -> tuple[RunSpec, str]:
+    """The spec of a submitted run and the name of its records, if members of this consortium can run it.
 
     Raises:
         SpecError: one line: what is wrong with it.
     """
-    if MEMBER_NAME.fullmatch(request.data) is None:
-        raise SpecError("submit.data", f"data {request.data[:80]!r}: a name of records is 1 to 64 of a-z 0-9 _ -")
-    try:
-        raw = msgspec.json.decode(request.spec)
-    except msgspec.MsgspecError as error:
-        raise SpecError("submit.spec", "spec: not JSON; submit a checked configuration", str(error)) from None
-    if not isinstance(raw, dict):
-        raise SpecError("submit.spec", "spec: not a table of sections; submit a checked configuration")
-    spec = parse_spec(raw, "spec")
-    source = f"data:{request.data}"
+    spec, data = read_travelling(request.spec, "spec")
+    if MEMBER_NAME.fullmatch(data) is None:
+        raise SpecError("submit.data", f"data {data[:80]!r}: a name of records is 1 to 64 of a-z 0-9 _ -")
+    if spec.split.test_ids not in (None, spec.party[0].source):
+        text = f"split.test_ids: a path, which is each party's own affair; {spec.party[0].source!r} is right"
+        raise SpecError("submit.source", text)
     for party in spec.party:
-        if party.source != source or party.query is not None:
-            text = f"party.{party.name}.source: only {source!r} may travel; sources are each party's private affair"
-            raise SpecError("submit.source", text)
         member = roster.member(party.name)
         if member.kind is not MemberKind.NODE:
             raise SpecError("submit.party", f"party {party.name}: {member.kind} in the roster; only nodes hold records")
-    if spec.privacy.ledger_dir is not None or spec.split.test_ids not in (None, source):
-        text = f"privacy.ledger_dir and split.test_ids: no path may travel; leave them out, or write {source!r}"
-        raise SpecError("submit.source", text)
     if spec_digest(spec) != request.spec_digest:
         text = f"spec: digest {spec_digest(spec)[:16]}…, its sender computed {request.spec_digest[:16]}…"
         raise SpecError("submit.digest", f"{text}; operator and coordinator run different versions")
-    return spec
+    return spec, data
 
 
 class OperatorApi:
@@ -282,8 +271,8 @@ class OperatorApi:
             return encode_struct(Answer(kind="FedCreditError", code=code_of(error), text=text))
 
     def _submit(self, caller: Member, request: SubmitRequest) -> RunView:
-        spec = check_submission(request, self._roster)
-        run = self._registry.submit(request.spec, spec.run.name, request.spec_digest, spec.run.model, request.data)
+        spec, data = check_submission(request, self._roster)
+        run = self._registry.submit(request.spec, spec.run.name, request.spec_digest, spec.run.model, data)
         self._registry.event(run, caller.name, "operator", "submitted it")
         return self._view(run)
 

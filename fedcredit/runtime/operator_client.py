@@ -65,13 +65,13 @@ class OperatorClient:
         """Closes the connection."""
         self._channel.close()
 
-    def submit(self, spec: str, data: str, spec_digest: str) -> RunView:
+    def submit(self, spec: str, spec_digest: str) -> RunView:
         """Enters a run; see `SubmitRequest`.
 
         Raises:
             FedCreditError: what the coordinator says is wrong; TransportError where it does not answer.
         """
-        return self._call("Submit", SubmitRequest(spec=spec, data=data, spec_digest=spec_digest), RunView)
+        return self._call("Submit", SubmitRequest(spec=spec, spec_digest=spec_digest), RunView)
 
     def runs(self, limit: int = 100) -> list[RunView]:
         """The last runs, the oldest first."""

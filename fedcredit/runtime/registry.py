@@ -24,15 +24,13 @@ from fedcredit.runtime.registry_records import (
     ENDED,
     NEXT,
     Event,
-    Outcome,
     RunRecord,
     RunState,
     named_parties,
-    public_part,
 )
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "CUT", "ENDED", "Event", "Outcome", "Registry", "RunRecord", "RunState", "public_part"]
+__all__ = ["ACTIVE", "CUT", "ENDED", "Event", "Registry", "RunRecord", "RunState"]
 
 CUT = "cut"
 """Event of a run that the exchange is to end."""

@@ -1,4 +1,4 @@
-"""What the run registry holds: states of a run and how they follow each other, runs, events, outcomes."""
+"""What the run registry holds: states of a run and how they follow each other, runs, events."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "Outcome", "RunRecord", "RunState", "named_parties", "public_part"]
+__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "RunRecord", "RunState", "named_parties"]
 
 
 class RunState(StrEnum):
@@ -102,30 +102,6 @@ class Event:
     party: str
     event: str
     text: str
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What everyone may read of a party's end; other fields of its bytes are left where they are."""
-
-    party: str = ""
-    run: str = ""
-    ok: bool = False
-    code: str = ""
-    text: str = ""
-    culprit: str = ""
-    audit_head: str = ""
-    seconds: float = 0.0
-    bytes_sent: int = 0
-    messages: int = 0
-    shared: bytes = b""
-
-
-def public_part(finished: bytes) -> Outcome | None:
-    """The public part of a party's end; None where the bytes are of a form this version does not know."""
-    try:
-        return msgspec.msgpack.decode(finished, type=Outcome)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
 
 
 class _Party(msgspec.Struct):

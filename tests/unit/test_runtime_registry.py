@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from fedcredit.errors import BoundError, IntegrityError, SpecError
-from fedcredit.runtime.registry import ACTIVE, ENDED, Registry, RunState, public_part
+from fedcredit.runtime.registry import ACTIVE, ENDED, Registry, RunState
 from fedcredit.types import PartyId, RunId
 
 SPEC = json.dumps({"party": [{"name": "bank"}, {"name": "tax_office"}], "run": {"name": "first"}})
@@ -204,15 +203,6 @@ def test_outcomes_are_kept_byte_for_byte(registry: Registry) -> None:
     assert registry.outcomes(run) == {"bank": b"bank", "tax_office": b"\x00last"}
     with pytest.raises(BoundError, match="outcome of bank"):
         registry.outcome(run, PartyId("bank"), bytes((1 << 24) + 1))
-
-
-def test_the_public_part_is_read_where_it_is_known() -> None:
-    sent = {"party": "bank", "ok": True, "seconds": 2.5, "shared": b"{}", "more": [1], "code": ""}
-    found = public_part(msgspec.msgpack.encode(sent))
-    assert found is not None
-    assert (found.party, found.ok, found.seconds, found.shared) == ("bank", True, 2.5, b"{}")
-    assert public_part(b"\xc1") is None
-    assert public_part(msgspec.msgpack.encode({"ok": "yes"})) is None
 
 
 def test_runs_by_state_and_by_the_beginning_of_a_name(registry: Registry) -> None:
