@@ -1,7 +1,7 @@
 """Certificates of the consortium: its own authority, one certificate for exactly one member, and their checks.
 
 The authority's certificate has path length 0 and is constrained to names of its consortium and to the coordinator's
-addresses, so that it can vouch for nothing else even where somebody trusts it for more than this. A member's
+host names, so that it can vouch for nothing else even where somebody trusts it for more than this. A member's
 certificate names it by the URI ``fedcredit://<consortium>/<member>``; only the coordinator's may serve.
 
 Source: RFC 5280 sections 4.2.1.6, 4.2.1.9, 4.2.1.10, 4.2.1.12. EC P-256, as gRPC's TLS takes no Ed25519.
@@ -148,13 +148,14 @@ def make_authority(
         SpecError: a host is neither a DNS name nor an IP address.
     """
     name = _name(consortium, "authority")
+    names = check_names(hosts)
     permitted: list[x509.GeneralName] = [x509.UniformResourceIdentifier(consortium)]
-    permitted += [_network(one) for one in check_names(hosts)]
-    kinds = {type(one) for one in permitted}
+    permitted += [one for one in names if isinstance(one, x509.DNSName)]
     excluded: list[x509.GeneralName] = []
-    if x509.DNSName not in kinds:
+    if len(permitted) == 1:
         excluded.append(x509.DNSName(""))
-    if x509.IPAddress not in kinds:
+    # gRPC's TLS refuses every certificate with an address under an authority that constrains addresses
+    if not any(isinstance(one, x509.IPAddress) for one in names):
         networks = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
         excluded += [x509.IPAddress(network) for network in networks]
     certificate = (
@@ -283,13 +284,6 @@ def _name(consortium: str, name: str) -> x509.Name:
     return x509.Name(
         [x509.NameAttribute(NameOID.ORGANIZATION_NAME, consortium), x509.NameAttribute(NameOID.COMMON_NAME, name)]
     )
-
-
-def _network(name: x509.GeneralName) -> x509.GeneralName:
-    """An address as the network of it alone, as constraints want it."""
-    if isinstance(name, x509.IPAddress):
-        return x509.IPAddress(ipaddress.ip_network(str(name.value)))
-    return name
 
 
 def _builder(
