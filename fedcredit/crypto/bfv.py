@@ -2,7 +2,8 @@
 
 Three types keep apart who may do what. `KeylessContext` adds ciphertexts. `PublicContext` knows a public key: it
 encrypts, multiplies by its owner's polynomials and conceals an answer. `SecretContext` makes a key pair, encrypts and
-decrypts; the secret key has no way out of it. No batching, rotation, relinearisation or Galois key exists here.
+decrypts; `SecretContext.kept` is the one way out of it for the secret key, to its owner's disk. No batching, rotation,
+relinearisation or Galois key exists here.
 
 Guarantees: a wire message is read by this module alone (exact length, parameters, checksum, every residue below its
 prime) before SEAL sees it, in files this module wrote; SEAL then validates again. Anything else is a `PeerError`.
@@ -16,9 +17,8 @@ Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Sec
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,9 @@ import tenseal.sealapi as seal
 from numpy.typing import NDArray
 
 from fedcredit.crypto import seal_format as fmt
+from fedcredit.crypto.bfv_header import HEADER_BYTES, open_message, seal_message
 from fedcredit.crypto.scratch import make_scratch
+from fedcredit.crypto.ternary import TERNARY_BYTES, pack_ternary, ternary_residues, unpack_ternary
 from fedcredit.errors import BoundError, IntegrityError, PeerError
 
 __all__ = ["MAX_PLAIN_BITS", "Ciphertext", "KeylessContext", "PublicContext", "SecretContext", "Weights"]
@@ -37,12 +39,9 @@ MAX_PLAIN_BITS = 46
 """Largest k of a plain modulus 2^k for which decryption after the switch is proven: (N + 1)/2 < q_0 / 2^(k+1)."""
 
 _MIN_PLAIN_BITS = 2
-_MAGIC = b"FCB1"
-_KIND_BYTES = 4
-_CHECK_BYTES = 16
 _FIRST, _LAST = 2, 1  # primes of a fresh ciphertext, and of one after the switch
 _HELPER_PRIME_BITS = (60, 60, 60, 60)
-_HEADER_BYTES = len(_MAGIC) + _KIND_BYTES + 32 + _CHECK_BYTES
+_PLAIN_LEVEL = slice(16, 48)  # where a plaintext's file says what level it is of: behind the header of 16 bytes
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class KeylessContext:
         plain_bits: k of the plain modulus 2^k, in [2, 46]; from parameters derived locally, never from a peer.
     """
 
-    HEADER_BYTES = _HEADER_BYTES
+    HEADER_BYTES = HEADER_BYTES
 
     def __init__(self, plain_bits: int) -> None:
         if not _MIN_PLAIN_BITS <= plain_bits <= MAX_PLAIN_BITS:
@@ -89,32 +88,16 @@ class KeylessContext:
         }
 
     def open(self, kind: bytes, message: bytes, size: int | None = None) -> bytes:
-        """Body of a message after its header was checked.
-
-        Args:
-            kind: Four bytes or fewer that name the message.
-            message: As received.
-            size: Exact size of the body, where it is known.
+        """Body of a message of these parameters; see `fedcredit.crypto.bfv_header.open_message`.
 
         Raises:
             PeerError: another length, magic, kind, parameters or checksum.
         """
-        what = kind.decode()
-        if len(message) <= _HEADER_BYTES or (size is not None and len(message) != _HEADER_BYTES + size):
-            expected = "more than its header" if size is None else f"{_HEADER_BYTES + size}"
-            raise PeerError("bfv.length", f"{what}: {len(message)} bytes, {expected} expected")
-        header, body = message[:_HEADER_BYTES], message[_HEADER_BYTES:]
-        if header[: len(_MAGIC) + _KIND_BYTES] != _MAGIC + kind.ljust(_KIND_BYTES, b"\x00"):
-            raise PeerError("bfv.kind", f"{what}: the message is of another kind")
-        if header[len(_MAGIC) + _KIND_BYTES : -_CHECK_BYTES] != self.parameters_id:
-            raise PeerError("bfv.parameters", f"{what}: made under parameters other than this run's")
-        if header != _header(kind, self.parameters_id, body):
-            raise PeerError("bfv.checksum", f"{what}: the bytes are damaged")
-        return body
+        return open_message(kind, self.parameters_id, message, size)
 
     def seal(self, kind: bytes, body: bytes) -> bytes:
         """A message: header and body."""
-        return _header(kind, self.parameters_id, body) + body
+        return seal_message(kind, self.parameters_id, body)
 
     def read_full(self, body: bytes, *, switched: bool = False) -> Ciphertext:
         """A ciphertext of which both polynomials travel.
@@ -167,6 +150,16 @@ class KeylessContext:
             self._scratch.loaded(file, lambda path: ciphertext.load(self._context, path))
         return Ciphertext(ciphertext)
 
+    def _over_key_primes(self, file: Callable[[bytes], bytes], *, inverse: bool = False) -> NDArray[np.uint64]:
+        # SEAL transforms at data levels only, and its keys live one level above: a helper context whose data primes
+        # are this one's key primes expands a seed and transforms. It never holds a key as a key, only its numbers.
+        *_, extra = (int(m.value()) for m in _spare_primes())
+        helper = _seal_context([seal.Modulus(p) for p in (*fmt.PRIMES, extra)], self.plain_modulus, checked=False)
+        ciphertext, evaluator = seal.Ciphertext(), seal.Evaluator(helper)
+        self._scratch.loaded(file(_parms_id(helper.first_parms_id())), lambda path: ciphertext.load(helper, path))
+        (evaluator.transform_from_ntt_inplace if inverse else evaluator.transform_to_ntt_inplace)(ciphertext)
+        return fmt.read_ciphertext(self._scratch.written(ciphertext.save), len(fmt.PRIMES))
+
 
 class PublicContext(KeylessContext):
     """Parameters and a public key: what an answerer has.
@@ -180,15 +173,16 @@ class PublicContext(KeylessContext):
     """
 
     KIND = b"key"
+    BODY_BYTES = fmt.packed_size(fmt.DEGREE * len(fmt.PRIMES)) + fmt.SEED_BYTES
     SEEDED_BYTES = fmt.packed_size(fmt.DEGREE * _FIRST) + fmt.SEED_BYTES
 
     def __init__(self, plain_bits: int, public: bytes) -> None:
         super().__init__(plain_bits)
-        body = self.open(self.KIND, public, fmt.packed_size(fmt.DEGREE * len(fmt.PRIMES)) + fmt.SEED_BYTES)
+        body = self.open(self.KIND, public, self.BODY_BYTES)
         first = fmt.unpack60(body[: -fmt.SEED_BYTES], fmt.PRIMES, "public key")[0]
         key = seal.PublicKey()
         with _refusing("a public key"):
-            residues = self._expand_key(first, body[-fmt.SEED_BYTES :])
+            residues = self._over_key_primes(lambda level: fmt.seeded_file(level, first, body[-fmt.SEED_BYTES :]))
             file = fmt.public_key_file(self.parameters_id, residues)
             self._scratch.loaded(file, lambda path: key.load(self._context, path))
         self._encryptor = seal.Encryptor(self._context, key)
@@ -253,46 +247,52 @@ class PublicContext(KeylessContext):
         with _refusing("adding values"):
             self._evaluator.add_plain_inplace(ciphertext.raw, self._plaintext(coefficients))
 
-    def _expand_key(self, first: NDArray[np.uint64], seed: bytes) -> NDArray[np.uint64]:
-        # SEAL transforms at data levels only, and its key lives one level above: a helper context whose data primes
-        # are this one's key primes expands the seed and transforms. It never holds anything but this public key.
-        *_, extra = (int(m.value()) for m in _spare_primes())
-        helper = _seal_context([seal.Modulus(p) for p in (*fmt.PRIMES, extra)], self.plain_modulus, checked=False)
-        ciphertext = seal.Ciphertext()
-        file = fmt.seeded_file(_parms_id(helper.first_parms_id()), first, seed)
-        self._scratch.loaded(file, lambda path: ciphertext.load(helper, path))
-        seal.Evaluator(helper).transform_to_ntt_inplace(ciphertext)
-        return fmt.read_ciphertext(self._scratch.written(ciphertext.save), len(fmt.PRIMES))
-
 
 class SecretContext(KeylessContext):
-    """Parameters and a fresh key pair; nothing but `public_bytes` leaves.
+    """Parameters and a key pair; nothing but `public_bytes` leaves the house, and nothing but `kept` the process.
 
     The randomness of SEAL's keys and encryptions is the operating system's and cannot be given.
 
     Args:
         plain_bits: k of the plain modulus.
+        kept: As `kept` gave it in a process before this one; None makes a fresh pair.
+
+    Raises:
+        IntegrityError: ``kept`` is not a key pair for these parameters.
     """
 
-    def __init__(self, plain_bits: int) -> None:
+    KEPT_BYTES = TERNARY_BYTES + HEADER_BYTES + PublicContext.BODY_BYTES
+
+    def __init__(self, plain_bits: int, kept: bytes | None = None) -> None:
         super().__init__(plain_bits)
-        secret = seal.KeyGenerator(self._context).secret_key()
-        self._encryptor = seal.Encryptor(self._context, secret)
-        self._decryptor = seal.Decryptor(self._context, secret)
-        # A public key is an encryption of zero at the key level; in this form its second half travels as a seed.
-        zero = self._encryptor.encrypt_zero_symmetric(self._context.key_parms_id())
-        first, seed = fmt.read_seeded(self._scratch.written(zero.save), len(fmt.PRIMES))
-        self._public = self.seal(PublicContext.KIND, fmt.pack60(first) + seed)
+        self._secret = seal.KeyGenerator(self._context).secret_key() if kept is None else self._read_secret(kept)
+        self._encryptor = seal.Encryptor(self._context, self._secret)
+        self._decryptor = seal.Decryptor(self._context, self._secret)
+        self._public = self._fresh_public() if kept is None else kept[TERNARY_BYTES:]
+        if kept is not None:
+            self._check_pair()
 
     def __repr__(self) -> str:
         return f"SecretContext(plain_bits={self.plain_bits})"
 
     def __reduce__(self) -> str:
-        raise BoundError("bfv.secret", "a secret context cannot be copied or stored")
+        raise BoundError("bfv.secret", "a secret context cannot be copied or stored; its owner keeps `kept`")
 
     def public_bytes(self) -> bytes:
         """The public key: 184 kB."""
         return self._public
+
+    def kept(self) -> bytes:
+        """The key pair, `KEPT_BYTES` long, for its owner's own disk and for no message.
+
+        It holds the secret key in the clear: whoever keeps it does so with mode 0600 and no longer than it is needed.
+        The public key is part of it because SEAL draws another one for the same secret each time.
+        """
+        file = self._scratch.written(self._secret.save)
+        key = fmt.read_plaintext(file, len(fmt.PRIMES) * fmt.DEGREE).reshape(len(fmt.PRIMES), fmt.DEGREE)
+        pair = np.stack([key, key])  # a file of a ciphertext in NTT form has two polynomials
+        residues = self._over_key_primes(lambda level: fmt.public_key_file(level, pair), inverse=True)
+        return pack_ternary(residues[0]) + self._public
 
     def encrypt_seeded(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypts a polynomial with the secret key; uint64 (up to 8192,), each below the plain modulus."""
@@ -333,6 +333,33 @@ class SecretContext(KeylessContext):
         residues[0, 0, places] = values
         return self._load_ciphertext(fmt.ciphertext_file(self._ids[_LAST], residues))
 
+    def _fresh_public(self) -> bytes:
+        # A public key is an encryption of zero at the key level; in this form its second half travels as a seed.
+        zero = self._encryptor.encrypt_zero_symmetric(self._context.key_parms_id())
+        first, seed = fmt.read_seeded(self._scratch.written(zero.save), len(fmt.PRIMES))
+        return self.seal(PublicContext.KIND, fmt.pack60(first) + seed)
+
+    def _read_secret(self, kept: bytes) -> Any:
+        if len(kept) != self.KEPT_BYTES:
+            raise IntegrityError("bfv.kept", f"a kept key pair of {len(kept)} bytes, {self.KEPT_BYTES} expected")
+        residues = ternary_residues(unpack_ternary(kept[:TERNARY_BYTES]))
+        pair = np.stack([residues, residues])
+        key = self._over_key_primes(lambda level: fmt.ciphertext_file(level, pair))[0]
+        plain, secret = fmt.plaintext_file(key.reshape(-1)), seal.SecretKey()
+        file = plain[: _PLAIN_LEVEL.start] + self.parameters_id + plain[_PLAIN_LEVEL.stop :]
+        self._scratch.loaded(file, lambda path: secret.load(self._context, path))
+        return secret
+
+    def _check_pair(self) -> None:
+        """Encrypts under the public key and decrypts: another secret's would give noise."""
+        probe = np.arange(fmt.DEGREE, dtype=np.uint64) & np.uint64(self.plain_modulus - 1)
+        try:
+            found = self.decrypt(PublicContext(self.plain_bits, self._public).encrypt(probe))
+        except PeerError as error:
+            raise IntegrityError("bfv.kept", "a kept public key is damaged", error.public) from None
+        if not np.array_equal(found, probe):
+            raise IntegrityError("bfv.kept", "a kept public key is not that of the secret key beside it")
+
     def _decrypted(self, ciphertext: Ciphertext) -> Any:
         plain = seal.Plaintext()
         with _refusing("decrypting"):
@@ -347,11 +374,6 @@ def _refusing(what: str) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         raise PeerError("bfv.refused", f"SEAL refused {what}", str(error)) from None
-
-
-def _header(kind: bytes, parameters_id: bytes, body: bytes) -> bytes:
-    check = hashlib.blake2b(body, digest_size=_CHECK_BYTES, person=b"fedcredit/bfv").digest()
-    return _MAGIC + kind.ljust(_KIND_BYTES, b"\x00") + parameters_id + check
 
 
 def _seal_context(primes: Any, plain_modulus: int, *, checked: bool = True) -> Any:

@@ -19,19 +19,23 @@ Source: docs/adr/0003-library-ciphers.md.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.bfv import MAX_PLAIN_BITS, KeylessContext, PublicContext, SecretContext
 from fedcredit.crypto.seal_format import DEGREE
-from fedcredit.errors import BoundError, PeerError
+from fedcredit.errors import BoundError, IntegrityError, PeerError
 
 __all__ = ["TotalsSecret", "add", "encrypt_partial", "modulus_bits"]
 
 _PART = b"part"
 _TOTAL = b"sum"
+_KEPT = b"kept"
+_KEPT_LABEL = b"fedcredit/totals-key/v1"
 _MIN_BITS = 16
 _MAX_PARTS = 1 << 16  # keeps the summed noise 25 bits below the divisor of the switch
 
@@ -51,18 +55,23 @@ def modulus_bits(bound: int) -> int:
 
 
 class TotalsSecret:
-    """The label holder's side: a fresh key pair for the totals of a run.
+    """The label holder's side: a key pair for the totals of one run.
+
+    SEAL draws its own randomness, so that no restart could make the same pair again: its owner keeps it (`kept`)
+    before the public key leaves, and goes on with it (`restore`).
 
     Args:
         bound: Largest absolute total of a row; the sum of all holders' partial bounds.
+        pair: A key pair from `restore`; None makes a fresh one.
 
     Raises:
         BoundError: the bound is not proven; before any key exists.
     """
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, pair: SecretContext | None = None) -> None:
         self._bound = bound
-        self._context = SecretContext(modulus_bits(bound))
+        bits = modulus_bits(bound)
+        self._context = SecretContext(bits) if pair is None else pair
 
     def __repr__(self) -> str:
         return f"TotalsSecret(bound={self._bound})"
@@ -70,6 +79,37 @@ class TotalsSecret:
     def public_bytes(self) -> bytes:
         """The public key, 184 kB, for every holder."""
         return self._context.public_bytes()
+
+    def kept(self, run: str) -> bytes:
+        """The key pair for its owner's own disk, in the clear: mode 0600, removed when the run has ended; 187 kB.
+
+        Args:
+            run: Name of the run it belongs to; no other run can use it.
+        """
+        return self._context.seal(_KEPT, _owner(run, self._bound) + self._context.kept())
+
+    @classmethod
+    def restore(cls, kept: bytes, bound: int, run: str) -> Self:
+        """The key pair that a process before this one has kept; the public key has the same bytes.
+
+        Args:
+            kept: As `kept` gave it.
+            bound: As the run's.
+            run: Name of the run.
+
+        Raises:
+            IntegrityError: damaged, of other parameters, of another run or bound, or a public key that is not that of
+                the secret key.
+            BoundError: the bound is not proven.
+        """
+        bits, owner = modulus_bits(bound), _owner(run, bound)
+        try:
+            body = KeylessContext(bits).open(_KEPT, kept, len(owner) + SecretContext.KEPT_BYTES)
+        except PeerError as error:
+            raise IntegrityError("totals.kept", "the kept key of the totals is damaged", error.public) from None
+        if body[: len(owner)] != owner:
+            raise IntegrityError("totals.kept-run", "the kept key of the totals is that of another run or bound")
+        return cls(bound, SecretContext(bits, body[len(owner) :]))
 
     def decrypt(self, total: bytes, rows: int) -> NDArray[np.int64]:
         """Opens the sum of all partials.
@@ -167,6 +207,10 @@ def add(parts: Sequence[bytes], public: bytes, *, bound: int) -> bytes:
         context.switch_down(total)  # halves the download; nothing depends on a holder's data but the sum
         sums.append(context.write_full(total))
     return context.seal(_TOTAL, b"".join(sums))
+
+
+def _owner(run: str, bound: int) -> bytes:
+    return hashlib.sha256(_KEPT_LABEL + bound.to_bytes(8, "little") + run.encode()).digest()
 
 
 def _blocks(rows: int) -> int:
