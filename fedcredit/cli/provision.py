@@ -1,0 +1,183 @@
+"""``fedcredit request``, ``provision`` and ``pin``: from names in a file to homes that trust each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedcredit.cli.console import write_json, write_line, write_notice, write_table
+from fedcredit.errors import SpecError
+from fedcredit.runtime.home import open_home
+from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
+from fedcredit.runtime.provision_pin import Pinned, pin
+from fedcredit.runtime.provision_request import make_request
+from fedcredit.runtime.provision_spec import load_consortium
+from fedcredit.runtime.roster import MemberKind
+from fedcredit.spec.rules import nearest
+
+__all__ = ["register", "write_pinned", "write_request"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_EXAMPLE = "configs/consortium/example.toml"
+_TRIAL = "configs/consortium/credit_data.toml"
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``request``, ``provision`` and ``pin`` to the program."""
+    app.command("request", epilog="Example: fedcredit request --name operations --kind operator --out ~/fedcredit")(
+        _request
+    )
+    epilog = (
+        f"Examples: fedcredit provision {_EXAMPLE} --out bundles --requests requests; "
+        f"for a trial on one machine: fedcredit provision {_TRIAL} --out trial --local"
+    )
+    app.command("provision", epilog=epilog)(_provision)
+    app.command("pin", epilog='Example: fedcredit pin bundle --home ~/fedcredit --fingerprint "59214 38180 …"')(_pin)
+
+
+def _request(
+    name: Annotated[str, typer.Option("--name", help="This member's name in the consortium.")],
+    out: Annotated[Path, typer.Option("--out", help="Its home; the keys are made here and stay here.")],
+    kind: Annotated[str, typer.Option("--kind", help="node, operator or coordinator.")] = "node",
+    rotate: Annotated[  # noqa: FBT002 -- typer reads the default of a flag
+        bool, typer.Option("--rotate", help="Make new keys beside those in force, to replace them.")
+    ] = False,
+    json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
+) -> None:
+    """Make this member's keys here, and the request to send to the operator."""
+    write_request(name, kind, out, rotate=rotate, json=json)
+
+
+def write_request(name: str, kind: str, out: Path, *, rotate: bool = False, json: bool = False) -> None:
+    """Makes a request and says what to do with it.
+
+    Raises:
+        SpecError: as in ``make_request``, or not a kind of member.
+    """
+    if kind not in list(MemberKind):
+        raise SpecError("provision.kind", f"--kind {kind}: no kind of member; {nearest(kind, list(MemberKind))}")
+    made = make_request(name, MemberKind(kind), out, rotate=rotate)
+    if json:
+        write_json(
+            {"request": str(made.path), "keys": str(made.keys), "fingerprint": made.fingerprint, "fresh": made.fresh}
+        )
+        return
+    write_line(f"{'made' if made.fresh else 'found'} the keys: {made.keys} (they stay there; back them up)")
+    write_line(f"send to the operator: {made.path} (nothing in it is secret)", style="green")
+    write_line(f"read out by telephone: {made.fingerprint}", style="bold")
+
+
+def _provision(  # noqa: PLR0913, PLR0917 -- a command's options are its arguments
+    consortium: Annotated[Path, typer.Argument(metavar="CONSORTIUM", help="Who takes part (TOML).")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the bundles and of the consortium's own keys.")],
+    requests: Annotated[
+        Path | None, typer.Option("--requests", help="Folder with the members' *.request.json.")
+    ] = None,
+    revoke: Annotated[
+        list[str] | None, typer.Option("--revoke", metavar="NAME", help="A member whose keys count no more.")
+    ] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="Renew every certificate now.")] = False,  # noqa: FBT002
+    local: Annotated[  # noqa: FBT002 -- typer reads the default of a flag
+        bool, typer.Option("--local", help="A ready trial on this machine: all keys in one place.")
+    ] = False,
+    json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
+) -> None:
+    """Check requests, issue certificates, sign the roster, and write one bundle per member."""
+    spec = load_consortium(consortium)
+    if local:
+        if requests or revoke or renew:
+            raise SpecError("provision.local", "--local stands alone; leave out --requests, --revoke and --renew")
+        homes = provision_local(spec, out)
+        write_notice(f"TRIAL ONLY: all private keys of {spec.name} are in {out}; never use it with real records")
+        rows = [(name, str(spec.kinds[name]), str(folder)) for name, folder in homes.items()]
+        if json:
+            write_json({"consortium": spec.name, "trial": True, "homes": {row[0]: row[2] for row in rows}})
+        else:
+            write_table(("MEMBER", "KIND", "HOME"), rows)
+        return
+    files = requests_in(requests) if requests else []
+    done = provision(spec, out, Order(files, tuple(revoke or ()), renew))
+    if json:
+        write_json(_provisioned(done))
+    else:
+        _show(done, out)
+
+
+def _provisioned(done: Provisioned) -> dict[str, Any]:
+    return {
+        "consortium": done.roster.consortium,
+        "roster": {"version": done.roster.version, "digest": done.roster.digest},
+        "fingerprint": done.fingerprint,
+        "members": done.fingerprints,
+        "bundles": {name: str(folder) for name, folder in done.bundles.items()},
+        "changes": list(done.changes),
+        "waiting": list(done.waiting),
+    }
+
+
+def _show(done: Provisioned, out: Path) -> None:
+    for line in done.changes or ("nothing changed",):
+        write_line(line)
+    roster = done.roster
+    write_line(f"{roster.consortium}, roster {roster.version}: {done.fingerprint}", style="bold green")
+    rows = [
+        (name, str(roster.members[name].kind), done.fingerprints[name], str(folder))
+        for name, folder in done.bundles.items()
+    ]
+    write_table(("MEMBER", "KIND", "COMPARE BY TELEPHONE", "BUNDLE"), rows)
+    if done.waiting:
+        write_notice(f"no request yet of {', '.join(done.waiting)}")
+    write_notice(f"back up {out / 'authority'}: it is the consortium; nobody else may read it")
+
+
+def _pin(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder from the operator.")],
+    home: Annotated[Path, typer.Option("--home", help="This member's home, where its keys are.")],
+    expected: Annotated[
+        str | None, typer.Option("--fingerprint", help="The consortium's, as the operator read it out.")
+    ] = None,
+    json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
+) -> None:
+    """Check a bundle and take it into this member's home."""
+    write_pinned(bundle, home, expected, json=json)
+
+
+def write_pinned(bundle: Path, home: Path, expected: str | None, *, json: bool = False) -> None:
+    """Pins a bundle and shows whose fingerprints are to be compared.
+
+    Raises:
+        SpecError: as in ``pin``.
+        IntegrityError: as in ``pin``.
+    """
+    pinned = pin(bundle, home, expected)
+    open_home(home)
+    if json:
+        write_json(
+            {
+                "party": pinned.party,
+                "consortium": pinned.consortium,
+                "roster": pinned.version,
+                "fingerprint": pinned.fingerprint,
+                "members": pinned.fingerprints,
+                "first": pinned.first,
+                "compared": pinned.compared,
+                "rotated": pinned.rotated,
+                "kept": list(pinned.kept),
+            }
+        )
+        return
+    _show_pinned(pinned)
+
+
+def _show_pinned(pinned: Pinned) -> None:
+    rotated = ", with the new keys" if pinned.rotated else ""
+    write_line(f"{pinned.party} pinned roster {pinned.version} of {pinned.consortium}{rotated}", style="green")
+    rows = [("the consortium", pinned.fingerprint), *pinned.fingerprints.items()]
+    write_table(("WHO", "COMPARE BY TELEPHONE"), rows)
+    if pinned.first and not pinned.compared:
+        write_notice("the consortium's fingerprint was not compared; ask the operator by telephone before any run")
+    if pinned.kept:
+        write_notice(f"kept as they are here: {', '.join(pinned.kept)}; the bundle's differ")
