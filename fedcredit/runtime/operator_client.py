@@ -53,6 +53,7 @@ class OperatorClient:
         self._address = address or home.roster.exchange
         tls = grpc.ssl_channel_credentials(home.tls.ca, home.tls.key, home.tls.certificate)
         options = [("grpc.max_receive_message_length", MAX_ANSWER + 4096), ("grpc.enable_http_proxy", 0)]
+        self._reached = False
         self._channel = grpc.secure_channel(self._address, tls, options)
 
     def __enter__(self) -> Self:
@@ -107,20 +108,22 @@ class OperatorClient:
         return self._call("Fetch", RunRequest(run=run), FetchReply)
 
     def _call(self, method: str, request: msgspec.Struct, reply: type[S]) -> S:
-        call = self._channel.unary_unary(f"/{SERVICE}/{method}", _same, _same)
-        timeout = self._settings.connect_timeout_s + self._settings.request_timeout_s
-        try:
-            grpc.channel_ready_future(self._channel).result(timeout=self._settings.connect_timeout_s)
-        except grpc.FutureTimeoutError:
-            self._unreachable()
-        try:
-            data = call(encode_struct(request), timeout=timeout)
-        except grpc.RpcError as error:
-            self._raise(error)
-        answer = decode_struct(Answer, data, "an answer of the coordinator")
+        if not self._reached:  # whether anybody is there is told soon, and no submission is ever sent twice
+            self._send("List", ListRequest(limit=1), self._settings.connect_timeout_s)
+            self._reached = True
+        answer = decode_struct(
+            Answer, self._send(method, request, self._settings.request_timeout_s), "an answer of the coordinator"
+        )
         if answer.kind:
             raise _named(answer)
         return decode_struct(reply, answer.body, f"the coordinator's reply to {method}")
+
+    def _send(self, method: str, request: msgspec.Struct, timeout_s: float) -> bytes:
+        call = self._channel.unary_unary(f"/{SERVICE}/{method}", _same, _same)
+        try:
+            return call(encode_struct(request), timeout=timeout_s, wait_for_ready=not self._reached)
+        except grpc.RpcError as error:
+            self._raise(error)
 
     def _unreachable(self) -> NoReturn:
         text = (
@@ -131,7 +134,7 @@ class OperatorClient:
 
     def _raise(self, error: grpc.RpcError) -> NoReturn:
         call: Any = error  # an RpcError of a call is a grpc.Call too, which its type does not say
-        if call.code() not in _CODES:
+        if call.code() not in _CODES or (not self._reached and call.code() is grpc.StatusCode.DEADLINE_EXCEEDED):
             self._unreachable()
         kind, name = _CODES[call.code()]
         raise kind(name, f"{self._address}: {' '.join((call.details() or '').split())[:300]}")
