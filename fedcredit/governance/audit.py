@@ -138,6 +138,13 @@ class AuditLog:
         if written != len(data):
             raise IntegrityError("audit.write", "the audit log could not be written whole: is the disk full?")
 
+    def suspend(self) -> None:
+        """Lets the file go without a closing entry: the run goes on in another process or attempt."""
+        self._closed = True
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
     def close(self) -> Verified:
         """Writes the closing entry with the count of entries before it; returns the head."""
         if not self._closed:

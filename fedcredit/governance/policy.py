@@ -127,14 +127,22 @@ class Policy(BaseModel):
         if recipient not in self.counterparties:
             raise PolicyDenied("policy.counterparty", f"this house's policy does not name {recipient} as counterparty")
 
-    def check_kind(self, protocol: str, kind: str) -> None:
-        """Refuses a protocol or kind of message that the house does not take part in.
+    def check_protocol(self, protocol: str) -> None:
+        """Refuses a protocol that the house does not take part in.
 
         Raises:
             PolicyDenied: naming it.
         """
         if protocol not in self.protocols:
             raise PolicyDenied("policy.protocol", f"this house's policy does not allow protocol {protocol}")
+
+    def check_kind(self, protocol: str, kind: str) -> None:
+        """Refuses a protocol or kind of message that the house does not take part in.
+
+        Raises:
+            PolicyDenied: naming it.
+        """
+        self.check_protocol(protocol)
         if _ANY not in self.messages and kind not in self.messages:
             raise PolicyDenied("policy.message", f"this house's policy does not allow message {kind}")
 

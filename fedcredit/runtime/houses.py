@@ -39,6 +39,7 @@ __all__ = [
     "oracle_secrets",
     "policies",
     "read_run_secrets",
+    "repeatable_draws",
     "signing_keys",
 ]
 
@@ -154,18 +155,18 @@ def keep_secrets(origin: Origin, party: PartyId, secret: bytes, folder: Path, st
     """
     escrow = FileEscrow(folder / f"{party}.jsonl", durable=False)
     stack.callback(escrow.close)
-    return KeptSecrets(RunSecret(secret), _replayable(origin, party), escrow)
+    return KeptSecrets(RunSecret(secret), repeatable_draws(origin, party), escrow)
 
 
 def oracle_secrets(origin: Origin, secrets: Mapping[PartyId, bytes]) -> dict[PartyId, KeptSecrets]:
     """Secrets as the parties of the spec began with them, once more, for what is repeated in the clear."""
     return {
-        party: KeptSecrets(RunSecret(secrets[party]), _replayable(origin, party), NoEscrow())
+        party: KeptSecrets(RunSecret(secrets[party]), repeatable_draws(origin, party), NoEscrow())
         for party in origin.spec.parties
     }
 
 
-def _replayable(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
+def repeatable_draws(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
     """A party's seed for what is not secret to its auditor, so that a simulation can be repeated.
 
     It follows from everything that decides what is asked: another specification or other records get other noise, since

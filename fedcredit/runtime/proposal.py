@@ -182,7 +182,7 @@ class Checked:
     proposal: Proposal
     raw: bytes
     spec: RunSpec
-    data: str
+    data: PartyId
 
     @property
     def run(self) -> RunId:
@@ -267,7 +267,7 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
     for party in spec.parties:
         if roster.member(party).kind is not MemberKind.NODE:
             raise SpecError("proposal.party", f"{party} is no node of consortium {roster.consortium}")
-    return Checked(proposal, raw, spec, data)
+    return Checked(proposal, raw, spec, PartyId(data))
 
 
 def signed_approval(home: Home, checked: Checked, ephemeral: bytes, records: str) -> bytes:

@@ -1,0 +1,45 @@
+"""What the coordinator computes in one run, in a process of its own.
+
+    python -m coordinator.worker HOME run   < session order  > end of the session
+
+Standard output carries the answer and nothing else. An error that leaves no answer ends with code 3 and one line on
+standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fedcredit.cli.console import write_error
+from fedcredit.errors import FedCreditError
+from fedcredit.runtime.coordinator_session import run_session
+from fedcredit.runtime.home import open_home
+
+__all__ = ["main"]
+
+_MOST_BYTES = 1 << 24
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Answers one session order.
+
+    Returns:
+        0 with an answer on standard output, else 2 or 3.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 2 or given[1] != "run":
+        write_error("usage: python -m coordinator.worker HOME run")
+        return 2
+    try:
+        answer = run_session(open_home(Path(given[0])), sys.stdin.buffer.read(_MOST_BYTES))
+    except FedCreditError as error:
+        write_error(str(error))
+        return 3
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

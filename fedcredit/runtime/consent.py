@@ -1,0 +1,310 @@
+"""What a house says to a proposed run, and what its people have decided: files under ``state`` of its home.
+
+``policy.toml`` sets the bounds; inside them a run needs its digest in ``policy.runs``, or the word of its people
+(`approve`), or, where the policy is one for trials with ``any_run``, nothing more. Nothing here is remembered anywhere
+but in the house.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fedcredit.errors import FedCreditError, IntegrityError, PolicyDenied, SpecError
+from fedcredit.governance.policy import CapSection, Policy, load_policy
+from fedcredit.runtime.checkpoints import replace_file
+from fedcredit.runtime.home import Home
+from fedcredit.runtime.models import MODEL_RUNS
+from fedcredit.runtime.proposal import Checked
+from fedcredit.runtime.session import COMPLETE_FILE
+from fedcredit.spec.digest import spec_digest
+from fedcredit.spec.model import RunSpec
+from fedcredit.spec.rules import nearest
+from fedcredit.spec.travel import read_travelling, without
+from fedcredit.types import COORDINATOR, PartyId, RunId
+
+__all__ = [
+    "FAILED_FILE",
+    "Known",
+    "ProposalView",
+    "approve",
+    "check_bounds",
+    "consented",
+    "deny",
+    "find_proposal",
+    "known_runs",
+    "note_proposal",
+    "public_error",
+    "run_folder",
+    "run_policy",
+]
+
+_PROPOSALS, _APPROVALS = "proposals", "approvals"
+FAILED_FILE = "failed"
+"""In the folder of a run whose last session failed: code and text."""
+State = Literal["pending", "approved", "denied", "running", "failed", "finished"]
+
+
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that was proposed to this house.
+
+    Attributes:
+        run: Its name.
+        spec_digest: Digest of its spec.
+        name: Name in the spec.
+        model: Of the spec.
+        mode: Of the spec.
+        parties: Everyone in it.
+        data: Name of this house's records it uses.
+        columns: Columns of this house that the spec names; empty = all of the source.
+        made: When it was proposed.
+        expires: When the proposal expires.
+        continues: The run it goes on from without some parties.
+    """
+
+    run: str
+    spec_digest: str
+    name: str
+    model: str
+    mode: str
+    parties: list[str]
+    data: str
+    columns: list[str]
+    made: str
+    expires: str
+    continues: str = ""
+
+
+class _Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What the house's people said."""
+
+    spec_digest: str
+    approved: bool
+    when: str
+
+
+@dataclass(frozen=True)
+class ProposalView:
+    """A proposed run and how far it is in this house.
+
+    Args:
+        known: The run.
+        state: What was decided, or how far it is.
+    """
+
+    known: Known
+    state: State
+
+
+def check_bounds(home: Home, checked: Checked, policy: Policy, now: datetime) -> None:
+    """Holds a run against settings and policy of the house; whether its people want it is not asked here.
+
+    Raises:
+        SpecError: the run is none for this house: another role, unknown records, a model without nodes.
+        PolicyDenied: the policy does not let it happen.
+    """
+    spec, node = checked.spec, home.node
+    mine = {party.name: party for party in spec.party}.get(home.party)
+    if mine is None:
+        raise SpecError("proposal.party", f"{home.party} is not in the proposed run")
+    if node.role is not None and mine.role is not node.role:
+        raise SpecError("proposal.role", f"the run wants {home.party} as {mine.role}, its node.toml says {node.role}")
+    if checked.data not in node.data:
+        hint = nearest(checked.data, node.data)
+        raise SpecError("proposal.data", f"{home.party} has no records [data.{checked.data}] in node.toml; {hint}")
+    if spec.run.model not in MODEL_RUNS:
+        raise SpecError("proposal.model", f"model {spec.run.model} does not run between houses")
+    _check_policy(checked, policy, now, home.party)
+
+
+def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyId) -> None:
+    spec = checked.spec
+    if policy.expires is None or now >= policy.expires:
+        policy.check_run(checked.proposal.spec_digest, now)
+    if spec.simulation and policy.mode != "simulation":
+        raise PolicyDenied(
+            "policy.mode",
+            f'the run has mode = "simulation", which shows ids and repeats its draws; the policy of {party} is for '
+            f"production",
+        )
+    if not spec.privacy.enforce and policy.enforce:
+        raise PolicyDenied("policy.enforce", f"the run counts disclosures without caps; the policy of {party} does not")
+    for other in (*spec.parties, COORDINATOR):
+        if other != party:
+            policy.check_recipient(other)
+    for schema in MODEL_RUNS[spec.run.model].schemas:
+        policy.check_protocol(schema.name)
+
+
+def consented(home: Home, checked: Checked, policy: Policy) -> bool:
+    """Whether the house's people want the run; False = they have not said.
+
+    Raises:
+        PolicyDenied: they do not want it.
+    """
+    digest = checked.proposal.spec_digest
+    word = _word(home, digest)
+    if word is not None and not word.approved:
+        raise PolicyDenied("consent.denied", f"{home.party} has denied this run")
+    if word is not None or policy.any_run or digest in policy.runs:
+        return True
+    return bool(checked.proposal.continues) and _goes_on(home, checked)
+
+
+def _goes_on(home: Home, checked: Checked) -> bool:
+    """Whether the run is one this house had approved, without some parties, as that one's spec foresaw."""
+    proposal = checked.proposal
+    try:
+        spec, data = read_travelling((_folder(home, _PROPOSALS) / f"{proposal.continues}.spec.json").read_bytes())
+        left = without(spec, [PartyId(party) for party in proposal.missing])
+    except (OSError, SpecError):
+        return False
+    before = _word(home, spec_digest(spec))
+    approved = (before is not None and before.approved) or (home.runs / proposal.continues).exists()
+    approved = approved or (home.state / "runs" / proposal.continues).exists()
+    return approved and data == checked.data and spec_digest(left) == proposal.spec_digest
+
+
+def run_policy(policy: Policy, spec: RunSpec, digest: str) -> Policy:
+    """The house's policy for a run its people want: its caps, or the spec's where those are stricter."""
+
+    def stricter(own: float | None, asked: float | Literal["auto"]) -> float | None:
+        found = [float(one) for one in (own, asked) if one is not None and one != "auto"]
+        return min(found, default=None)
+
+    caps = CapSection(
+        equations=stricter(policy.caps.equations, spec.privacy.max_equations),
+        row_bits=policy.caps.row_bits,
+        bins_returned=stricter(policy.caps.bins_returned, spec.privacy.max_bins_returned),
+    )
+    enforce = policy.enforce or spec.privacy.enforce
+    return policy.model_copy(update={"caps": caps, "runs": (*policy.runs, digest), "enforce": enforce})
+
+
+def note_proposal(home: Home, checked: Checked) -> None:
+    """Keeps a proposal for the house's people to look at."""
+    proposal, spec = checked.proposal, checked.spec
+    mine = next(party for party in spec.party if party.name == home.party)
+    known = Known(
+        run=checked.run,
+        spec_digest=proposal.spec_digest,
+        name=spec.run.name,
+        model=spec.run.model,
+        mode=spec.run.mode,
+        parties=[f"{party.name} ({party.role})" for party in spec.party],
+        data=checked.data,
+        columns=list(mine.columns or ()),
+        made=proposal.made,
+        expires=proposal.expires,
+        continues=proposal.continues,
+    )
+    folder = _folder(home, _PROPOSALS)
+    replace_file(folder / f"{checked.run}.spec.json", proposal.spec)
+    replace_file(folder / f"{checked.run}.json", msgspec.json.encode(known))
+
+
+def known_runs(home: Home) -> list[ProposalView]:
+    """All runs that were proposed to this house, the newest first."""
+    policy = load_policy(home.policy)
+    found = [ProposalView(known, _state(home, known, policy)) for known in _known(home)]
+    return sorted(found, key=lambda one: one.known.made, reverse=True)
+
+
+def approve(home: Home, run_or_digest: str) -> Known:
+    """The house's people want a run.
+
+    Raises:
+        SpecError: no such run was proposed here.
+    """
+    return _decide(home, run_or_digest, approved=True)
+
+
+def deny(home: Home, run_or_digest: str) -> Known:
+    """The house's people do not want a run; what has started is not stopped by this.
+
+    Raises:
+        SpecError: no such run was proposed here.
+    """
+    return _decide(home, run_or_digest, approved=False)
+
+
+def _decide(home: Home, run_or_digest: str, *, approved: bool) -> Known:
+    known = find_proposal(home, run_or_digest)
+    word = _Word(spec_digest=known.spec_digest, approved=approved, when=datetime.now(UTC).isoformat(timespec="seconds"))
+    replace_file(_folder(home, _APPROVALS) / f"{known.spec_digest}.json", msgspec.json.encode(word))
+    return known
+
+
+def find_proposal(home: Home, run_or_digest: str) -> Known:
+    """The newest proposed run of that name or digest; a beginning of eight characters will do.
+
+    Raises:
+        SpecError: none, or several that differ.
+    """
+    wanted = run_or_digest.strip().lower()
+    found = [one for one in _known(home) if wanted in (one.run, one.spec_digest)]
+    if not found and len(wanted) >= 8:
+        found = [one for one in _known(home) if one.run.startswith(wanted) or one.spec_digest.startswith(wanted)]
+    if len({one.spec_digest for one in found}) != 1:
+        what = "several proposed runs begin so" if found else "no such run was proposed to this house"
+        raise SpecError("consent.run", f"{run_or_digest[:80]}: {what}; see the list of `fedcredit-node status`")
+    return max(found, key=lambda one: one.made)
+
+
+def _state(home: Home, known: Known, policy: Policy) -> State:
+    if (home.runs / known.run).exists():
+        return "finished"
+    folder = home.state / "runs" / known.run
+    if (folder / FAILED_FILE).exists() and not (folder / COMPLETE_FILE).exists():
+        return "failed"
+    if folder.exists():
+        return "running"
+    word = _word(home, known.spec_digest)
+    if word is not None:
+        return "approved" if word.approved else "denied"
+    return "approved" if policy.any_run or known.spec_digest in policy.runs else "pending"
+
+
+def _known(home: Home) -> Iterator[Known]:
+    for path in _folder(home, _PROPOSALS).glob("*.json"):
+        if not path.name.endswith(".spec.json"):
+            try:
+                yield msgspec.json.decode(path.read_bytes(), type=Known)
+            except (OSError, msgspec.MsgspecError):
+                continue  # a proposal is kept for people; the coordinator proposes again
+
+
+def _word(home: Home, digest: str) -> _Word | None:
+    path = _folder(home, _APPROVALS) / f"{digest}.json"
+    try:
+        word = msgspec.json.decode(path.read_bytes(), type=_Word)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError:
+        raise IntegrityError("consent.damaged", f"{path.name}: damaged; decide on this run again") from None
+    if word.spec_digest != digest:
+        raise IntegrityError("consent.damaged", f"{path.name}: is about another run; decide on this run again")
+    return word
+
+
+def _folder(home: Home, name: str) -> Path:
+    folder = home.state / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def run_folder(home: Home, run: RunId) -> Path:
+    """Where a run of this house is while it is not finished."""
+    return home.state / "runs" / run
+
+
+def public_error(error: BaseException) -> tuple[str, str, str]:
+    """Code, text and culprit of an error, as they may leave the house."""
+    if isinstance(error, FedCreditError):
+        return error.code[:128], error.public[:1024], error.culprit[:128]
+    return "run.internal", "an internal error; the log of the house says more", ""

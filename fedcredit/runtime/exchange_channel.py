@@ -1,0 +1,182 @@
+"""A party's end of a run, wired to the exchange.
+
+An envelope is cut around its body (`fedcredit.wire.envelope.around_body`): what differs between recipients travels in
+the heads, and the body of a broadcast is sealed and uploaded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from fedcredit.errors import PeerError
+from fedcredit.governance.gate import Released
+from fedcredit.runtime.exchange_types import Delivery, Parcel, Presence
+from fedcredit.runtime.party_end import PartyEnd
+from fedcredit.types import PartyId
+from fedcredit.wire.envelope import around_body
+from fedcredit.wire.message import kind_of
+from fedcredit.wire.notice import ErrorNotice
+
+__all__ = ["ExchangeWires", "Link", "LinkPatience", "joined_envelope", "split_envelope"]
+
+_LENGTH = struct.Struct(">HB")  # bytes before the body; whether this is a word that overtakes others
+_LOOK_SECONDS = 1.0
+"""How often a wait looks at who is there; what a time-out is off by at most."""
+
+
+class Link(Protocol):
+    """What this module needs of `fedcredit.runtime.exchange_client.ExchangeLink`."""
+
+    async def send(self, parcels: Sequence[Parcel], body: bytes) -> None:
+        """Takes a payload for one or several recipients."""
+
+    async def receive(self) -> Delivery:
+        """The next payload of any peer."""
+
+    def note(self, waiting_for: PartyId | None) -> None:
+        """Says whom the role waits for."""
+
+    def presence(self) -> Mapping[PartyId, Presence]:
+        """Who is connected, and whom each waits for."""
+
+
+class ExchangeWires:
+    """The wires of one party in one attempt at a run; see `fedcredit.runtime.party_end.Wires`.
+
+    Args:
+        link: Open.
+        end: The party's end.
+        timeout_s: Longest wait for a party that is not there, or that waits itself.
+        busy_timeout_s: Longest wait for a party that is there and computes.
+    """
+
+    def __init__(self, link: Link, end: PartyEnd, timeout_s: float, busy_timeout_s: float) -> None:
+        self._link, self._end = link, end
+        self._timeout, self._busy_timeout = timeout_s, busy_timeout_s
+
+    async def deliver(self, sender: PartyId, out: Sequence[tuple[PartyId, Released]]) -> None:
+        """Hands envelopes to the link; those with one body together."""
+        del sender
+        bodies: dict[str, list[tuple[PartyId, Released]]] = {}
+        for recipient, released in out:
+            bodies.setdefault(released.body_sha256, []).append((recipient, released))
+        for together in bodies.values():
+            parcels = []
+            for recipient, released in together:
+                head, body = split_envelope(released)
+                parcels.append(Parcel(recipient, head))
+            await self._link.send(parcels, bytes(body))
+
+    def patience(self) -> LinkPatience:
+        """A fresh time-out."""
+        return LinkPatience(self._link, self._end, self._timeout, self._busy_timeout)
+
+    def read(self, party: PartyId, arrival: float) -> None:
+        """Nothing is modelled here."""
+
+    def waits_for(self, party: PartyId) -> PartyId | None:
+        """Whom a party says it waits for."""
+        found = self._link.presence().get(party)
+        return None if found is None else found.waiting_for
+
+    async def pump(self) -> None:
+        """Brings what comes in to the party's inbox, until the link ends; what ended it is left in the inbox."""
+        post = self._end.post
+        try:
+            while True:
+                delivery = await self._link.receive()
+                notice, data = joined_envelope(delivery)
+                if notice:
+                    post.notices.append((delivery.sender, data))
+                else:
+                    post.queues.setdefault(delivery.sender, deque()).append((data, 0.0))
+                post.changed.set()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - raised again at whoever waits
+            post.broken = error
+            post.changed.set()
+
+
+class LinkPatience:
+    """A wait that counts the seconds in which nobody does anything for it.
+
+    Whoever is awaited may compute for long: that is no silence. The chain of who waits for whom is followed to its end.
+    Seconds count towards the time-out while the party at the end is not connected, or where the chain comes back to
+    this party; while it is connected and computes, they count towards the longer time-out for that.
+
+    Args:
+        link: Says who is there.
+        end: Whose wait it is.
+        timeout_s: For a party that is gone.
+        busy_timeout_s: For a party that computes.
+    """
+
+    def __init__(self, link: Link, end: PartyEnd, timeout_s: float, busy_timeout_s: float) -> None:
+        self._link, self._end = link, end
+        self.seconds = timeout_s
+        self._busy_timeout = busy_timeout_s
+        self._gone = self._busy = 0.0
+
+    async def wait(self, event: asyncio.Event) -> bool:
+        """See `fedcredit.runtime.party_end.Patience`."""
+        awaited = self._end.post.waits_for
+        self._link.note(awaited)
+        try:
+            while not event.is_set():
+                before = time.monotonic()
+                try:
+                    async with asyncio.timeout(_LOOK_SECONDS):
+                        await event.wait()
+                except TimeoutError:
+                    self._count(awaited, min(time.monotonic() - before, 2 * _LOOK_SECONDS))
+                    if self._gone >= self.seconds or self._busy >= self._busy_timeout:
+                        return False
+            return True
+        finally:
+            self._link.note(None)
+
+    def _count(self, awaited: PartyId | None, passed: float) -> None:
+        """Books a second in which nothing came."""
+        presence = self._link.presence()
+        me = presence.get(self._end.party)
+        if me is not None and not me.connected:
+            return  # nobody else's fault; the link itself gives up in time
+        seen = {self._end.party}
+        while awaited is not None and awaited not in seen:
+            seen.add(awaited)
+            there = presence.get(awaited)
+            if there is None or not there.connected:
+                break
+            if there.waiting_for is None:
+                self._busy += passed
+                return
+            awaited = there.waiting_for
+        self._gone += passed
+
+
+def split_envelope(released: Released) -> tuple[bytes, memoryview]:
+    """Head and body of an envelope that leaves."""
+    before, body, after = around_body(released.data, released.body_bytes)
+    return _LENGTH.pack(len(before), released.kind == kind_of(ErrorNotice)) + before + after, body
+
+
+def joined_envelope(delivery: Delivery) -> tuple[bool, bytes]:
+    """Whether a delivery claims to be an error notice, and its envelope.
+
+    Raises:
+        PeerError: a head that cannot be one.
+    """
+    head = delivery.head
+    if len(head) < _LENGTH.size:
+        raise PeerError("wire.malformed", f"malformed bytes of {delivery.sender}", culprit=delivery.sender)
+    size, notice = _LENGTH.unpack_from(head)
+    if len(head) < _LENGTH.size + size or notice not in (0, 1):
+        raise PeerError("wire.malformed", f"malformed bytes of {delivery.sender}", culprit=delivery.sender)
+    cut = _LENGTH.size + size
+    return bool(notice), b"".join((head[_LENGTH.size : cut], delivery.body, head[cut:]))

@@ -1,0 +1,260 @@
+"""One party's session in a run between houses: attempts at it until one goes through, with everyone or not at all.
+
+An *attempt* is one life of a party's role. Whoever is killed and comes back starts the next attempt, and everyone else
+follows (`fedcredit.runtime.exchange_types.PeerRestarted`): roles begin again from their checkpoints, what was sent
+before is sent again byte by byte, and ledgers charge nothing twice. An attempt is written down before it is used.
+
+All parties meet at the beginning (`Begin`) and at the end (`Done`): nobody leaves before everybody has written down
+what it needs, so that a party that is killed at the very end still finds the others, or learns that they had ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
+from fedcredit.errors import FedCreditError, IntegrityError, TransportError
+from fedcredit.governance.audit import AuditLog
+from fedcredit.governance.gate import House, RunContext
+from fedcredit.governance.ledger import Ledger
+from fedcredit.governance.policy import Policy
+from fedcredit.protocol.channel import Channel
+from fedcredit.runtime.checkpoints import replace_file
+from fedcredit.runtime.exchange_channel import ExchangeWires
+from fedcredit.runtime.exchange_client import ExchangeLink
+from fedcredit.runtime.exchange_limits import LinkLimits
+from fedcredit.runtime.exchange_types import LinkSettings, PeerRestarted
+from fedcredit.runtime.home import Home
+from fedcredit.runtime.leftovers import HeadroomMemory, continue_audit, earlier_messages, mend_lines
+from fedcredit.runtime.party_end import SECONDARY, PartyChannel, PartyEnd
+from fedcredit.runtime.proposal import Approval, Checked
+from fedcredit.runtime.roster import split_address
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.types import PartyId
+from fedcredit.wire.notice import Begin, Done
+from fedcredit.wire.schema import ProtocolSchema, merge
+
+__all__ = ["ATTEMPT_FILE", "COMPLETE_FILE", "STOP_FILE", "Part", "Timing", "play"]
+
+ATTEMPT_FILE, COMPLETE_FILE, STOP_FILE = "attempt", "complete", "stop"
+_MOST_RESTARTS = 1000
+_LAST_STAGE = "end"
+_LOOK_SECONDS = 0.5
+_FLUSH_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a session waits.
+
+    Args:
+        connect_s: For one connection to the exchange.
+        reconnect_s: Longest outage of the line to the exchange.
+        timeout_s: For a party that is not there.
+        busy_timeout_s: For a party that computes.
+    """
+
+    connect_s: float = 10.0
+    reconnect_s: float = 120.0
+    timeout_s: float = 120.0
+    busy_timeout_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one party brings to a session.
+
+    Args:
+        home: Whose.
+        checked: The run.
+        approvals: Everyone's.
+        ephemeral: Own private X25519 key of this run.
+        schemas: Messages of the run.
+        policy: What may leave.
+        ledger: What has been disclosed.
+        files: The party's folder of this run.
+        timing: Waits.
+        progress: Called with (party, stage) at each change of stage.
+    """
+
+    home: Home
+    checked: Checked
+    approvals: Mapping[PartyId, Approval]
+    ephemeral: bytes = field(repr=False)
+    schemas: tuple[ProtocolSchema, ...]
+    policy: Policy
+    ledger: Ledger
+    files: RunFiles
+    timing: Timing
+    progress: Callable[[PartyId, str], None] | None = None
+
+    @property
+    def party(self) -> PartyId:
+        """Whose part it is."""
+        return self.home.party
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts have begun."""
+        return _attempts(self.files.folder)
+
+    @property
+    def audit_file(self) -> Path:
+        """The party's audit log of this run."""
+        return self.files.audit / f"{self.party}.jsonl"
+
+
+Role = Callable[[Channel], Coroutine[Any, Any, Any]]
+
+
+def play(part: Part, role: Role, complete: Callable[[Any], None], *, ended: bool = False) -> None:
+    """Plays a party's role to its end, whatever happens to the others and to the line meanwhile.
+
+    Args:
+        part: What the party brings.
+        role: Its coroutine, once for each attempt.
+        complete: Writes down, durably, everything the party needs of the result; called before any other party may
+            leave, once for each attempt that gets so far.
+        ended: Another party has ended this run, which it does only after all had written down what they need.
+
+    Raises:
+        FedCreditError: of this party or of another; the run can be tried again.
+    """
+    if ended:
+        if (part.files.folder / COMPLETE_FILE).exists():
+            return
+        raise IntegrityError("run.ended", f"the others have ended this run, but {part.party} has no result of it")
+    least = 0
+    for _ in range(_MOST_RESTARTS):
+        attempt = _next_attempt(part.files.folder, least)
+        try:
+            asyncio.run(_Attempt(part, attempt).through(role, complete))
+        except PeerRestarted as restarted:
+            least = restarted.attempt
+        else:
+            return
+    raise TransportError("run.restarts", f"the parties began {_MOST_RESTARTS} times again; the run is given up")
+
+
+def _attempts(folder: Path) -> int:
+    try:
+        return int((folder / ATTEMPT_FILE).read_text("ascii"))
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        raise IntegrityError("run.attempt", f"{folder / ATTEMPT_FILE}: damaged; this run cannot go on") from None
+
+
+def _next_attempt(folder: Path, least: int) -> int:
+    """The number of the next attempt, on the disk before anything is sealed under it."""
+    attempt = max(_attempts(folder) + 1, least)
+    replace_file(folder / ATTEMPT_FILE, str(attempt).encode())
+    return attempt
+
+
+class _Attempt:
+    """One attempt."""
+
+    def __init__(self, part: Part, attempt: int) -> None:
+        self._part, self._attempt = part, attempt
+        self._others = [party for party in part.checked.roster if party != part.party]
+
+    async def through(self, role: Role, complete: Callable[[Any], None]) -> None:
+        part = self._part
+        earlier = earlier_messages(part.files.audit) if mend_lines(part.audit_file) else []
+        audit = continue_audit(part.audit_file, part.party, part.checked.run, _now, durable=True)
+        link = ExchangeLink(self._settings())
+        try:
+            end = self._end(audit, earlier)
+            await link.open()
+            await self._linked(link, end, role, complete)
+        finally:
+            audit.suspend()
+            await link.close(flush=False)
+
+    async def _linked(self, link: ExchangeLink, end: PartyEnd, role: Role, complete: Callable[[Any], None]) -> None:
+        part, timing = self._part, self._part.timing
+        wires = ExchangeWires(link, end, timing.timeout_s, timing.busy_timeout_s)
+        tasks = [asyncio.create_task(wires.pump()), asyncio.create_task(_watch_stop(part.files.folder, end))]
+        try:
+            await self._meet(PartyChannel(end, wires), role, complete)
+            with suppress(TransportError):  # whoever misses this party's last word learns that the run has ended
+                await link.close(flush=True)
+        except FedCreditError as error:
+            await self._tell(wires, end, error)
+            with suppress(FedCreditError, PeerRestarted):
+                await link.close(flush=True)
+            raise
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _meet(self, channel: Channel, role: Role, complete: Callable[[Any], None]) -> None:
+        """From `Begin` to `Done`."""
+        marker = self._part.files.folder / COMPLETE_FILE
+        await channel.broadcast(self._others, Begin(complete=marker.exists()))
+        begun = await channel.gather(self._others, Begin)
+        if not (marker.exists() and all(one.complete for one in begun.values())):
+            complete(await role(channel))
+            replace_file(marker, b"")
+        channel.stage(_LAST_STAGE)
+        await channel.broadcast(self._others, Done())
+        await channel.gather(self._others, Done)
+
+    async def _tell(self, wires: ExchangeWires, end: PartyEnd, error: FedCreditError) -> None:
+        """Tells the others why this party stops, unless one of them is the reason."""
+        if error.code in SECONDARY:
+            return
+        for other, released in end.notices(error):
+            with suppress(FedCreditError, PeerRestarted):
+                await wires.deliver(end.party, [(other, released)])
+
+    def _end(self, audit: AuditLog, earlier: list[Any]) -> PartyEnd:
+        part = self._part
+        keys = {party: part.home.roster.member(party).identity for party in part.checked.roster}
+        schema = merge(*part.schemas)
+        context = RunContext(part.checked.run, part.checked.proposal.spec_digest, part.checked.roster, keys, schema)
+        house = House(part.party, part.home.identity, part.policy, part.ledger, audit, _now)
+        remembered = HeadroomMemory(part.files.headroom / f"{part.party}.jsonl")
+        return PartyEnd(context, house, remembered, part.progress, earlier)
+
+    def _settings(self) -> LinkSettings:
+        part, home, timing = self._part, self._part.home, self._part.timing
+        peers = {
+            party: PeerKeys(part.approvals[party].ephemeral, home.roster.member(party).sealing)
+            for party in self._others
+        }
+        own = OwnKeys(part.ephemeral, home.sealing)
+        context = bytes.fromhex(part.checked.run_digest) + bytes.fromhex(home.roster.digest)
+        return LinkSettings(
+            address=home.roster.exchange,
+            server_name=split_address(home.roster.exchange)[0],
+            tls=home.tls,
+            run=part.checked.run,
+            party=part.party,
+            peers=tuple(self._others),
+            keys=LinkKeys(part.checked.run, part.party, own, peers, context),
+            attempt=self._attempt,
+            limits=LinkLimits(flush_s=_FLUSH_SECONDS),
+            connect_timeout_s=timing.connect_s,
+            reconnect_s=timing.reconnect_s,
+        )
+
+
+async def _watch_stop(folder: Path, end: PartyEnd) -> None:
+    """Sees that this house wants to leave the run."""
+    while not (folder / STOP_FILE).exists():  # noqa: ASYNC110 - another process makes the file
+        await asyncio.sleep(_LOOK_SECONDS)
+    end.post.broken = TransportError("run.left", f"{end.party} left the run by its own decision", culprit=end.party)
+    end.post.changed.set()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

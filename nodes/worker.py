@@ -1,0 +1,55 @@
+"""What a node does for one message: a process of its own that reads a message, works, and writes its answer.
+
+    python -m nodes.worker HOME consider    < proposal       > decision
+    python -m nodes.worker HOME run         < session order  > end of the session
+
+Long computations would silence the process that speaks with Flower; here they silence nobody. Standard output carries
+the answer and nothing else. An error that leaves no answer ends with code 3 and one line on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fedcredit.cli.console import write_error
+from fedcredit.errors import FedCreditError
+from fedcredit.report.build import build_report
+from fedcredit.runtime.home import open_home
+from fedcredit.runtime.node_session import consider, run_session
+from fedcredit.types import PartyId
+
+__all__ = ["main"]
+
+_MOST_BYTES = 1 << 24
+_USAGE = "usage: python -m nodes.worker HOME consider|run"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Answers one message.
+
+    Returns:
+        0 with an answer on standard output, else 2 or 3.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    if len(given) != 2 or given[1] not in {"consider", "run"}:
+        write_error(_USAGE)
+        return 2
+    try:
+        home = open_home(Path(given[0]))
+        message = sys.stdin.buffer.read(_MOST_BYTES)
+        answer = consider(home, message) if given[1] == "consider" else run_session(home, message, _report)
+    except FedCreditError as error:
+        write_error(str(error))
+        return 3
+    sys.stdout.buffer.write(answer)
+    sys.stdout.buffer.flush()
+    return 0
+
+
+def _report(folder: Path, party: PartyId) -> None:
+    build_report(folder, party)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
