@@ -29,7 +29,7 @@ def pack_ternary(residues: NDArray[np.uint64]) -> bytes:
         IntegrityError: a coefficient is none of the three, or the primes disagree.
     """
     minus = np.array(PRIMES, np.uint64)[:, None] - np.uint64(1)
-    codes = np.where(residues == minus, np.uint64(2), residues)
+    codes = np.where(residues == minus, np.uint64(2), np.where(residues < 2, residues, np.uint64(3)))
     if int(codes.max()) > 2 or bool((codes != codes[0]).any()):
         raise IntegrityError("bfv.ternary", "a secret key that is not ternary; the cipher library makes ternary ones")
     quads = codes[0].astype(np.uint8).reshape(-1, 4) << _SHIFTS
@@ -40,13 +40,13 @@ def unpack_ternary(data: bytes) -> NDArray[np.int64]:
     """The polynomial in some bytes; int64 (8192,), each -1, 0 or 1.
 
     Raises:
-        IntegrityError: another length, or two bits that stand for no coefficient.
+        IntegrityError: another length, two bits that stand for no coefficient, or no coefficient but zero.
     """
     if len(data) != TERNARY_BYTES:
         raise IntegrityError("bfv.ternary", f"a secret key of {len(data)} bytes, {TERNARY_BYTES} expected")
     codes = ((np.frombuffer(data, np.uint8)[:, None] >> _SHIFTS) & np.uint8(3)).reshape(-1).astype(np.int64)
-    if int(codes.max()) > 2:
-        raise IntegrityError("bfv.ternary", "a secret key with a coefficient other than -1, 0 and 1")
+    if int(codes.max()) > 2 or not bool(codes.any()):
+        raise IntegrityError("bfv.ternary", "a secret key that is zero, or has a coefficient other than -1, 0 and 1")
     return np.where(codes == 2, -1, codes)
 
 

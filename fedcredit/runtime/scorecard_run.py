@@ -37,15 +37,14 @@ _SECONDS = {
 def _role(spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
     del spec
     if seat.holding.leads:
-        return lead(seat.channel, seat.holding, held_out)
-    return hold(seat.channel, seat.holding)
+        return lead(seat.channel, seat.holding, held_out, seat.checkpoints)
+    return hold(seat.channel, seat.holding, seat.checkpoints)
 
 
 def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
-    """What SEAL encrypts: it draws from the system, and the totals' key is nowhere but in the process."""
+    """With BFV, what SEAL encrypts in group sums: it draws from the system. Key and partials of the totals are kept."""
     seal = "the cipher library draws its own randomness"
-    sums = {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
-    return {**sums, "scorecard.partial": seal}
+    return {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
 
 
 def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedcredit.attack.recorder import recording
-from fedcredit.attack.rehearsal import Cheat, Held, Rehearsal, Reseal
+from fedcredit.attack.rehearsal import Cheat, Held, InMemory, Rehearsal, Reseal
 from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.crypto.totals import add, encrypt_partial
 from fedcredit.errors import DisclosureRefused, FedCreditError, IntegrityError, PeerError
@@ -212,7 +212,7 @@ def _too_many_rounds() -> Cheat:
         original = _EncryptedSums.score
         _EncryptedSums.score = more  # type: ignore[method-assign]
         try:
-            await roles.lead(channel, holding, held_out)
+            await roles.lead(channel, holding, held_out, InMemory())
         finally:
             _EncryptedSums.score = original  # type: ignore[method-assign]
 

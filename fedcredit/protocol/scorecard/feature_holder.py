@@ -19,6 +19,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, Priced, price_each
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
@@ -36,6 +37,7 @@ from fedcredit.protocol.scorecard.messages import (
 )
 from fedcredit.protocol.scorecard.partial import check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, TOTAL_BOUND, FitPlan, column_costs, pairs
+from fedcredit.protocol.scorecard.saved import SavedPartials
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
 from fedcredit.wire.message import encode
@@ -58,6 +60,7 @@ class HolderInputs:
         data_version: Name of the data in the ledger.
         plan: The fit.
         keep: Randomness and escrow.
+        checkpoints: Where encrypted partials are kept.
     """
 
     label_holder: PartyId
@@ -68,6 +71,7 @@ class HolderInputs:
     data_version: str
     plan: FitPlan
     keep: KeptSecrets
+    checkpoints: Checkpoints
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,8 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
     Raises:
         DisclosureRefused: the ledger's cap does not allow what the selection would ask.
         PeerError: a message does not fit what was agreed.
+        IntegrityError: what an earlier attempt at this run has kept is damaged or foreign, or a party sends other
+            content than it did then.
     """
     channel.stage("scorecard")
     selection = await channel.receive(inputs.label_holder, Selection)
@@ -212,12 +218,15 @@ class _Totals:
     def __init__(self, channel: Channel, session: Session, inputs: HolderInputs, kept: Sequence[_Chosen]) -> None:
         self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
         self._mask = MaskKey(inputs.keep.secret.entropy("scorecard/mask-key", session.run_digest.encode()))
+        self._saved = SavedPartials(inputs.checkpoints, session.run_digest)
         self._number = 0
         self._bits = 0.0
 
     async def run(self, sums: GroupSumAnswerer | None, priced: Priced) -> list[Ints]:
         """Answers rounds until the scoring; returns the points of the model."""
         key = await self._channel.receive(self._inputs.label_holder, TotalsKey)
+        # Totals under a second key would be a second answer: the label holder goes on with the one it had.
+        self._inputs.keep.escrow.bind("totals-key", self._inputs.label_holder, hashlib.sha256(key.public).hexdigest())
         peers = [party for party in self._inputs.holders if party != self._channel.party]
         await self._channel.broadcast(peers, MaskPublicKey(key=self._mask.public_bytes()))
         keys: dict[str, bytes] = {
@@ -236,29 +245,40 @@ class _Totals:
         return await self._send(key, keys, self._inputs.index.test, "test")
 
     async def _send(self, key: TotalsKey, keys: dict[str, bytes], rows: NDArray[np.bool_], part: str) -> list[Ints]:
-        tables = self._tables(await self._channel.receive(self._inputs.label_holder, PartialPoints), part)
+        points = await self._channel.receive(self._inputs.label_holder, PartialPoints)
+        tables = self._tables(points, part)
         plan = self._inputs.plan
         total = partial_totals([one.codes[rows] for one in self._kept], tables, int(rows.sum()))
         if part == "train" and self._kept:
             total = perturb(total, plan, self._inputs.keep.replayable)
-        masks = None
-        if len(keys) > 1:
-            roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys)
-            masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
         # The masks follow from keys alone: one that hides two totals would show their difference.
         self._inputs.keep.escrow.bind("partial", f"{part}/{self._number}", content_digest(total).hex())
-        with blaming(self._inputs.label_holder):
-            body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=TOTAL_BOUND // len(keys))
+        roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys) if len(keys) > 1 else None
+        # What is asked: points, key and roster, none of which says anything of a row.
+        request = _joined(encode(points), key.public, b"" if roster is None else roster.digest())
+        body = self._body(_joined(request, content_digest(total)).hex(), key, total, roster)
         message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
         # A row is in one part of the split: the run costs it what the dearer part costs.
         cost = Cost(CostKind.ROW_BITS, "", bits if part == "train" else max(0.0, bits - self._bits))
         self._bits += bits
-        await self._channel.send(
-            COORDINATOR, message, spend=Spend(_digest(message), (cost,), self._inputs.label_holder)
-        )
+        spend = Spend(request.hex(), (cost,), self._inputs.label_holder)
+        await self._channel.send(COORDINATOR, message, spend=spend)
         self._number += 1
         return tables
+
+    def _body(self, name: str, key: TotalsKey, total: Ints, roster: MaskRoster | None) -> bytes:
+        """The masked, encrypted partial: of an earlier attempt at this run, or fresh and kept before it leaves."""
+        body = self._saved.find(name)
+        if body is None:
+            masks, largest = None, TOTAL_BOUND
+            if roster is not None:
+                masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
+                largest = TOTAL_BOUND // len(roster.keys)
+            with blaming(self._inputs.label_holder):
+                body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=largest)
+            self._saved.keep(name, body)
+        return body
 
     def _tables(self, points: PartialPoints, part: str) -> list[Ints]:
         tables = [np.array(table, np.int64) for table in points.tables]
@@ -276,5 +296,10 @@ class _Totals:
         return tables
 
 
-def _digest(message: MaskedProducts | ProductMasks | EncryptedPartial) -> str:
+def _digest(message: MaskedProducts | ProductMasks) -> str:
     return hashlib.sha256(encode(message)).hexdigest()
+
+
+def _joined(*parts: bytes) -> bytes:
+    """32 bytes that name some parts in their order."""
+    return hashlib.sha256(b"".join(len(part).to_bytes(8, "little") + part for part in parts)).digest()

@@ -19,6 +19,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, woe_columns
@@ -36,7 +37,8 @@ from fedcredit.protocol.scorecard.messages import (
     TotalsKey,
 )
 from fedcredit.protocol.scorecard.partial import check_totals, partial_totals
-from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, pairs
+from fedcredit.protocol.scorecard.plan import FitPlan, pairs
+from fedcredit.protocol.scorecard.saved import SavedKey
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
@@ -61,6 +63,7 @@ class LabelInputs:
         rules: Section ``[scorecard]``.
         plan: The fit.
         keep: Randomness and escrow.
+        checkpoints: Where the key of the totals is kept.
     """
 
     own: Sequence[OwnFeature]
@@ -72,6 +75,7 @@ class LabelInputs:
     rules: ScorecardSection
     plan: FitPlan
     keep: KeptSecrets
+    checkpoints: Checkpoints
 
 
 async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs) -> FittedScorecard:
@@ -81,6 +85,7 @@ async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs
         DisclosureRefused: more bins would be returned than the label holder's own ledger allows.
         DataError: no feature is left.
         PeerError: a holder's answer can not be one.
+        IntegrityError: the key that an earlier attempt at this run has kept is damaged, foreign or lost.
     """
     channel.stage("scorecard")
     await _announce(channel, inputs)
@@ -130,6 +135,7 @@ class _EncryptedSums:
         self._own_codes = [merged_codes(feature, codes[feature.code]) for feature in mine]
         self._own_columns = woe_columns(mine, inputs.own)
         self._asker: GroupSumAsker | None = None
+        self._saved = SavedKey(inputs.checkpoints, session.run_digest)
         self._key: TotalsSecret | None = None
         self._kept: Mapping[PartyId, list[int]] = {}
         self._number = 0
@@ -213,8 +219,10 @@ class _EncryptedSums:
         for party in self._inputs.holders:
             codes = [features[place].code for place in self._kept.get(party, [])]
             await self._channel.send(party, Kept(codes=codes))
-        self._key = TotalsSecret(TOTAL_BOUND)
+        self._key = self._saved.take()
         message = TotalsKey(public=self._key.public_bytes())
+        # A checkpoint that was lost would give another key, under which the same totals would be paid for again.
+        self._inputs.keep.escrow.bind("totals-key", "own", hashlib.sha256(message.public).hexdigest())
         await self._channel.broadcast([*self._inputs.holders, COORDINATOR], message)
 
     async def totals(self, tables: Sequence[Ints]) -> Ints:

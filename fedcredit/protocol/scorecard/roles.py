@@ -20,6 +20,7 @@ from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
@@ -69,7 +70,10 @@ class LabelResult:
 
 
 async def lead(
-    channel: Channel, holding: Holding, held_out: Callable[[Sequence[str]], NDArray[np.bool_]]
+    channel: Channel,
+    holding: Holding,
+    held_out: Callable[[Sequence[str]], NDArray[np.bool_]],
+    checkpoints: Checkpoints,
 ) -> LabelResult:
     """The label holder's role.
 
@@ -77,9 +81,11 @@ async def lead(
         channel: To everyone.
         holding: What it brings.
         held_out: Says which of some ids are test rows.
+        checkpoints: Its key of the totals.
 
     Raises:
         DataError: the common rows do not carry a scorecard.
+        IntegrityError: an earlier attempt at this run sent other bytes, or what it kept is damaged or lost.
         FedCreditError: a peer failed or the protocol was broken.
     """
     spec, keep = holding.spec, holding.keep
@@ -101,12 +107,13 @@ async def lead(
     candidates = select_candidates(
         binned.features, own, index.train, {str(k): v for k, v in budgets.items()}, spec.scorecard, plan
     )
-    inputs = LabelInputs(own, bad, index, candidates, holders, holding.table.digest, spec.scorecard, plan, keep)
+    data, rules = holding.table.digest, spec.scorecard
+    inputs = LabelInputs(own, bad, index, candidates, holders, data, rules, plan, keep, checkpoints)
     fitted = await lead_scorecard(channel, session, inputs)
     return LabelResult(index, tuple(own), bad, binned, candidates, budgets, fitted)
 
 
-async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[HolderFeature]]:
+async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> tuple[RowIndex, list[HolderFeature]]:
     """A feature holder's role; returns the common rows and its own part of the model."""
     spec, keep = holding.spec, holding.keep
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
@@ -115,7 +122,8 @@ async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[Holde
     own = holding.prebinned(index, prebin_rules(spec.bin))
     answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
-    inputs = HolderInputs(leader, holders, own, index, basis, holding.table.digest, plan_fit(spec.scorecard), keep)
+    data, plan = holding.table.digest, plan_fit(spec.scorecard)
+    inputs = HolderInputs(leader, holders, own, index, basis, data, plan, keep, checkpoints)
     return index, await hold_features(channel, session, inputs)
 
 
