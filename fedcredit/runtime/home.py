@@ -279,7 +279,7 @@ def check_private(keys: Path) -> None:
             if status.st_mode & _OTHERS:
                 mode, right = stat.S_IMODE(status.st_mode), "700" if path.is_dir() else "600"
                 why = f"mode {mode:04o} lets others on this machine in"
-                raise SpecError("home.mode", f"{path}: {why}; chmod {right} it")
+                raise SpecError("home.mode", f"{path}: {why}; chmod {right} {path}")
             if status.st_uid not in {os.geteuid(), 0}:
                 why = f"belongs to user {status.st_uid}, this process runs as {os.geteuid()}"
                 raise SpecError("home.owner", f"{path}: {why}; chown it")

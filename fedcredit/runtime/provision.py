@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.runtime.provision_authority import Authority, Issued, open_authority
-from fedcredit.runtime.provision_bundle import LocalPlan, write_bundle
+from fedcredit.runtime.provision_bundle import LocalPlan, remove_bundle, write_bundle
 from fedcredit.runtime.provision_certificates import issue_certificate, load_certificate
 from fedcredit.runtime.provision_keys import fingerprint
 from fedcredit.runtime.provision_pin import pin
@@ -155,6 +155,8 @@ def _provision(
             for name in consortium.kinds
             if name in roster.members
         }
+        for name in {one.name for one in roster.revoked} - set(roster.members):
+            remove_bundle(out / name)
     return Provisioned(
         roster=roster,
         consortium_key=authority.signing.public.raw,

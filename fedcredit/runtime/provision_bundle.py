@@ -21,13 +21,12 @@ from fedcredit.runtime.roster import Member, MemberKind, Roster, split_address
 from fedcredit.runtime.settings_files import SETTINGS_FILES
 from fedcredit.types import COORDINATOR, PartyId
 
-__all__ = ["BUNDLE_FILES", "PROTOCOLS", "LocalPlan", "write_bundle"]
+__all__ = ["PROTOCOLS", "LocalPlan", "remove_bundle", "write_bundle"]
 
 PROTOCOLS = ("align", "bin", "boost", "group_sum", "run", "scorecard")
 """Names of all protocols, as policies name them."""
 
-BUNDLE_FILES = ("roster.json", "ca.pem", "certificate.pem")
-"""What every bundle has besides settings, policy and texts."""
+_FILES = ("roster.json", "ca.pem", "certificate.pem", "policy.toml", "compose.yaml", "CHECKLIST.md")
 
 
 @dataclass(frozen=True)
@@ -100,6 +99,14 @@ def write_bundle(
     except OSError as error:
         raise SpecError("provision.out", f"{folder}: cannot be written ({error.strerror})") from None
     return folder
+
+
+def remove_bundle(folder: Path) -> None:
+    """Removes the bundle of a member that was revoked, so that nobody sends it; other files stay."""
+    for name in (*_FILES, *SETTINGS_FILES.values()):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _values(
