@@ -1,8 +1,8 @@
 """A certificate for the line between the coordinator's own processes, valid for this machine only.
 
-The proxy ends the TLS of nodes, and speaks TLS again to the SuperLink behind it; so does the SuperExec. That line has an
-authority of its own, whose key is thrown away as soon as it has signed, so that no certificate of the consortium opens
-it and it opens nothing of the consortium's.
+The proxy ends the TLS of nodes, and speaks TLS again to the SuperLink behind it; so does the SuperExec. That line has
+an authority of its own, whose key is thrown away as soon as it has signed, so that no certificate of the consortium
+opens it and it opens nothing of the consortium's.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A worker as a child process: bytes in on stdin, bytes out on stdout, its log on stderr, dead when its parent is.
 
-What a worker has to keep to: exit 0 and the answer on stdout; or exit 1 and one line of JSON
-``{"code": …, "public": …}`` on stdout. Any other end is a worker that died.
+What a worker has to keep to: exit 0 and the answer on stdout; or exit 2 or 3 and, as the last line on stderr,
+``error: public text [code]``. Any other end is a worker that died.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import signal
 from asyncio.subprocess import PIPE, Process
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from fedcredit.errors import FedCreditError, PeerError, TransportError
 from fedcredit.runtime.leash import leashed
@@ -28,7 +27,9 @@ MAX_ANSWER = 1 << 24
 WORKER_DIED = "node.worker-died"
 
 _CHUNK = 1 << 16
-_REFUSED = 1  # exit status of a worker that says why
+_REFUSED = frozenset({2, 3})  # exit status of a worker that says why
+_LINE = re.compile(r"error: (?P<text>.*?)(?: \[(?P<code>[a-z][a-z0-9.-]*)\])?")
+_TAIL = 8192  # bytes of stderr that are looked at for the last line
 _GRACE_S = 5.0  # between SIGTERM and SIGKILL
 _CODE = re.compile(r"[a-z][a-z0-9]*(?:[.-][a-z0-9]+)+")
 _MOST_TEXT = 1024  # characters of public texts, as on the wire
@@ -51,11 +52,6 @@ class WorkerJob:
     max_answer: int = MAX_ANSWER
 
 
-class _Said(msgspec.Struct):
-    code: str
-    public: str
-
-
 def public_error(code: str, text: str, otherwise: str) -> FedCreditError:
     """An error that another process reports; its words are shown only if they look like a code and one line of text.
 
@@ -75,27 +71,29 @@ async def run_worker(job: WorkerJob, payload: bytes) -> bytes:
         PeerError: it refused or failed, and said why; or its answer is larger than allowed.
         TransportError: it died, or did not end in time.
     """
-    job.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with job.log.open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *leashed(job.command), stdin=PIPE, stdout=PIPE, stderr=log, start_new_session=True
-        )
+    process = await asyncio.create_subprocess_exec(
+        *leashed(job.command), stdin=PIPE, stdout=PIPE, stderr=PIPE, start_new_session=True
+    )
+    others: list[asyncio.Task[Any]] = [asyncio.create_task(_feed(process, payload))]
     try:
         async with asyncio.timeout(job.timeout_s):
-            feeding = asyncio.create_task(_feed(process, payload))
+            logging = asyncio.create_task(_log(process, job.log))
+            others.append(logging)
             answer = await _drain(process, job.max_answer)
-            await feeding
             status = await process.wait()
+            last = await logging
     except TimeoutError:
         raise TransportError("node.worker-late", f"the worker did not end within {job.timeout_s:g} s") from None
     finally:
         await _end(process)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
     if status == 0:
         return answer
-    if status == _REFUSED:
-        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-            said = msgspec.json.decode(answer, type=_Said)
-            raise public_error(said.code, said.public, "node.worker-failed")
+    said = _LINE.fullmatch(last)
+    if status in _REFUSED and said is not None:
+        raise public_error(said["code"] or "", said["text"], "node.worker-failed")
     how = f"signal {-status}" if status < 0 else f"status {status}"
     raise TransportError(WORKER_DIED, f"the worker ended by {how}; {job.log.name} at that house says why")
 
@@ -107,6 +105,17 @@ async def _feed(process: Process, payload: bytes) -> None:
             stdin.write(payload)
             await stdin.drain()
         stdin.close()
+
+
+async def _log(process: Process, log: Path) -> str:
+    """Appends the worker's stderr to a log; returns its last line."""
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tail = b""
+    with log.open("ab", buffering=0) as file:
+        while process.stderr is not None and (chunk := await process.stderr.read(_CHUNK)):
+            file.write(chunk)
+            tail = (tail + chunk)[-_TAIL:]
+    return tail.decode("utf-8", "replace").strip().rpartition("\n")[2]
 
 
 async def _drain(process: Process, most: int) -> bytes:
