@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from fedcredit.errors import BoundError, FedCreditError, IntegrityError, SpecError, TransportError
+from fedcredit.runtime.registry_locks import DriverLocks
 from fedcredit.runtime.registry_records import (
     ACTIVE,
     ENDED,
@@ -27,6 +28,7 @@ from fedcredit.runtime.registry_records import (
     RunRecord,
     RunState,
     named_parties,
+    record_of,
 )
 from fedcredit.types import PartyId, RunId
 
@@ -78,6 +80,7 @@ class Registry:
 
     def __init__(self, path: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._now, self._name, self._lock = now, path.name, threading.RLock()
+        self._drivers = DriverLocks(path.parent / "drivers")
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -123,6 +126,7 @@ class Registry:
     def close(self) -> None:
         """Closes the file."""
         with self._lock:
+            self._drivers.close()
             self._db.close()
 
     def submit(
@@ -165,7 +169,7 @@ class Registry:
         where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         query = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY created, rowid"  # noqa: S608 -- constants
         with self._transaction(reads=True):
-            return [_record(row) for row in self._db.execute(query, states)]
+            return [record_of(row) for row in self._db.execute(query, states)]
 
     def get(self, run: RunId) -> RunRecord:
         """One run.
@@ -195,8 +199,11 @@ class Registry:
     def set_state(self, run: RunId, state: RunState | str, detail: str = "") -> None:
         """Moves a run on, or replaces the detail of the state it is in.
 
+        The process that makes a run ``proposing`` drives it until its end; see `driven`.
+
         Raises:
-            SpecError: there is no such run or state, or the run cannot go there from where it is.
+            SpecError: there is no such run or state, the run cannot go there from where it is, or another process
+                drives it.
         """
         try:
             to = RunState(state)
@@ -208,7 +215,15 @@ class Registry:
                 return
             if to is not at.state and to not in NEXT[at.state]:
                 raise SpecError("registry.state", f"run {run}: {at.state}, cannot become {to}")
+            if to is RunState.PROPOSING:
+                self._drivers.take(run)
             self._move(run, to, detail)
+        if to in ENDED:
+            self._drivers.release(run)
+
+    def driven(self, run: RunId) -> bool | None:
+        """Whether a process drives a run now; None where none has begun to since it was submitted."""
+        return self._drivers.driven(run)
 
     def stop(self, run: RunId, reason: str = "") -> RunState:
         """Asks a run to stop: one that nothing carries yet is stopped at once, another becomes ``stopping``.
@@ -344,7 +359,7 @@ class Registry:
         row = self._db.execute(query, (run,)).fetchone()
         if row is None:
             raise _unknown(run)
-        return _record(row)
+        return record_of(row)
 
     def _move(self, run: RunId, state: RunState, detail: str) -> None:
         values = (state, detail[:_MAX_TEXT], self._time(), run)
@@ -361,25 +376,6 @@ class Registry:
 
     def _time(self) -> str:
         return self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _record(row: tuple[str, ...]) -> RunRecord:
-    run, name, digest, model, data, state, detail, created, updated, parties, spec_json, flower_run, continues = row
-    return RunRecord(
-        run=RunId(run),
-        name=name,
-        spec_digest=digest,
-        model=model,
-        data=data,
-        state=RunState(state),
-        detail=detail,
-        created=created,
-        updated=updated,
-        parties=tuple(PartyId(one) for one in parties.split()),
-        spec_json=spec_json,
-        flower_run=flower_run,
-        continues=continues,
-    )
 
 
 def _unknown(run: str) -> SpecError:

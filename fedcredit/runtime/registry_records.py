@@ -11,7 +11,7 @@ import msgspec
 
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "RunRecord", "RunState", "named_parties"]
+__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "RunRecord", "RunState", "named_parties", "record_of"]
 
 
 class RunState(StrEnum):
@@ -102,6 +102,26 @@ class Event:
     party: str
     event: str
     text: str
+
+
+def record_of(row: tuple[str, ...]) -> RunRecord:
+    """A run from its columns in the registry's table."""
+    run, name, digest, model, data, state, detail, created, updated, parties, spec_json, flower_run, continues = row
+    return RunRecord(
+        run=RunId(run),
+        name=name,
+        spec_digest=digest,
+        model=model,
+        data=data,
+        state=RunState(state),
+        detail=detail,
+        created=created,
+        updated=updated,
+        parties=tuple(PartyId(one) for one in parties.split()),
+        spec_json=spec_json,
+        flower_run=flower_run,
+        continues=continues,
+    )
 
 
 class _Party(msgspec.Struct):

@@ -236,7 +236,7 @@ def test_a_spec_that_is_none_is_refused(registry: Registry) -> None:
 
 def test_only_its_owner_reads_it(registry: Registry, tmp_path: Path) -> None:
     submit(registry)
-    for path in (tmp_path / "state").iterdir():
+    for path in (tmp_path / "state").glob("*.sqlite*"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
@@ -250,6 +250,38 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(IntegrityError, match="of version 1"):
         Registry(tmp_path / "other")
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from fedcredit.runtime.registry import Registry
+Registry(Path(sys.argv[1])).set_state(sys.argv[2], "proposing")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_drives_a_run_and_its_death_is_seen(registry: Registry, tmp_path: Path) -> None:
+    run, path = submit(registry), tmp_path / "state" / "registry.sqlite"
+    assert registry.driven(run) is None
+    command = [sys.executable, "-c", DRIVER, str(path), run]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    assert registry.driven(run) is True
+    registry.set_state(run, "waiting")  # whoever only helps need not drive
+    with pytest.raises(SpecError, match="another process drives it"):
+        registry.set_state(run, "proposing")
+    assert registry.get(run).state == "waiting"
+    process.kill()
+    process.communicate()
+    assert registry.driven(run) is False
+    registry.set_state(run, "proposing")
+    registry.set_state(run, "proposing", "again")
+    assert registry.driven(run) is True
+    registry.set_state(run, "failed")
+    assert registry.driven(run) is None
 
 
 WRITER = """
