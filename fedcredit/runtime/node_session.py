@@ -69,7 +69,7 @@ from fedcredit.wire.message import encode_struct
 
 __all__ = ["consider", "run_session"]
 
-_RUN_SECRET = "run"  # name of its file
+_SEED_FILE = "run"
 
 
 def consider(home: Home, raw: bytes) -> bytes:
@@ -170,7 +170,7 @@ class _Node:
         self._clock = StageClock(
             home.party, {**self._model.seconds, "end": "score"}, _Progress(files.folder / PROGRESS_FILE)
         )
-        self._secret, self._stack = kept_secret(files, _RUN_SECRET), stack
+        self._secret, self._stack = kept_secret(files, _SEED_FILE), stack
         self._records = {party: approvals[party].records for party in self._spec.parties}
         if self._spec.simulation and self._records[home.party] != self._table.digest:
             raise IntegrityError("run.records", f"{home.party}: its records have changed since it approved this run")
