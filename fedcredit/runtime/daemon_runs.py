@@ -21,7 +21,8 @@ __all__ = ["Carrier", "RunKeeper", "Switchboard"]
 
 _LOST = "the process that drove it is gone"
 _RELAUNCHES = 5  # of one submission; a run whose driver dies again and again has another fault
-_LOOK_FOR_LOST = 20.0  # seconds between two questions to Flower, each of which starts a process
+_LOOK_FOR_LOST = 3.0  # seconds between two looks; a run counts as lost when both see no driver
+_START = 300.0  # seconds from a launch until its driver must have begun; it waits for an interpreter and a poll or two
 _LAUNCHING = "launching"
 
 
@@ -49,9 +50,8 @@ class Carrier(Protocol):
         """Starts the process that drives a run; returns the id of its Flower run."""
         ...
 
-    async def ended(self, flower_runs: Sequence[str]) -> frozenset[str]:
-        """Those Flower runs that have ended or are unknown."""
-        ...
+    async def stop(self, flower_run: str) -> None:
+        """Ends a Flower run that nobody needs any more; harmless when it has ended."""
 
 
 @dataclass
@@ -82,10 +82,14 @@ class RunKeeper:
         self._news = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._launching: RunId | None = None
-        self._looked, self._absent = time.monotonic(), frozenset[str]()
+        self._launched: dict[RunId, float] = {}
+        self._looked, self._absent = time.monotonic(), frozenset[RunId]()
 
     async def recover(self) -> None:
-        """What a start begins with: runs that were under way are open again, half-done launches are forgotten."""
+        """What a start begins with: runs that were under way are open again, half-done launches are forgotten.
+
+        Whoever drove runs for the daemon before this one ended with it; these runs are found as lost soon.
+        """
         self._news = await asyncio.to_thread(self._registry.last_event)
         for record in await asyncio.to_thread(self._registry.runs, RunState.SUBMITTED):
             if record.flower_run == _LAUNCHING:
@@ -112,9 +116,9 @@ class RunKeeper:
         if todo.launch is not None and self._launching is None and self._flower.ready():
             self._launching = todo.launch.run
             self._begin(self._launch(todo.launch))
-        if todo.carried and self._flower.ready() and time.monotonic() - self._looked > _LOOK_FOR_LOST:
+        if time.monotonic() - self._looked > _LOOK_FOR_LOST:
             self._looked = time.monotonic()
-            self._begin(self._find_lost(todo.carried))
+            await self._find_lost(todo.carried)
 
     async def close(self) -> None:
         """Ends what is under way here; runs go on."""
@@ -134,10 +138,12 @@ class RunKeeper:
             self._news = event.number
         live = self._registry.runs(RunState.SUBMITTED, *ACTIVE)
         carried = [one for one in live if one.state in ACTIVE or one.flower_run not in ("", _LAUNCHING)]
+        # sessions go on without a driver while the exchange lets them
+        let_in = [*carried, *(one for one in live if one.state is RunState.SUBMITTED and one.detail == _LOST)]
         still = self._open - {run for run, _ in todo.cut}
-        todo.open = [one for one in carried if one.run not in still | self._cut]
+        todo.open = [one for one in let_in if one.run not in still | self._cut]
         todo.close = sorted((still | self._cut) - {one.run for one in live})
-        todo.carried = [one for one in carried if one.flower_run not in ("", _LAUNCHING)]
+        todo.carried = [one for one in carried if one.flower_run != _LAUNCHING]
         waiting = [one for one in live if one.state is RunState.SUBMITTED and not one.flower_run]
         if waiting and len(carried) < self._most:
             todo.launch = waiting[0]
@@ -182,30 +188,41 @@ class RunKeeper:
                 self._registry.launched(run, "")
                 self._fail(run, f"it could not be launched: {_text(error)}")
                 return
+            self._launched[run] = time.monotonic()
             self._registry.launched(run, flower_run)
             self._log.info("run.launched", run=run)
         finally:
             self._launching = None
 
     async def _find_lost(self, carried: list[RunRecord]) -> None:
-        """Runs whose driver is gone are launched again; twice absent, as the end of a run is written after it."""
-        try:
-            absent = await self._flower.ended([one.flower_run for one in carried])
-        except FedCreditError as error:
-            self._log.warning("flower.asked", code=error.code)
-            return
+        """Runs whose driver is gone are launched again, or end where they were to stop."""
+        absent = frozenset(one.run for one in carried if not self._is_driven(one))
         lost, self._absent = absent & self._absent, absent
         for record in carried:
-            now = self._registry.get(record.run)
-            if record.flower_run not in lost or now.flower_run != record.flower_run:
+            run = record.run
+            if run not in lost or self._registry.get(run).state != record.state or self._is_driven(record):
                 continue
-            if now.state not in (RunState.SUBMITTED, *ACTIVE):
-                continue
-            self._log.warning("run.lost", run=record.run, state=now.state)
-            if now.state is not RunState.STOPPING and self._relaunches(record.run) >= _RELAUNCHES:
-                self._fail(record.run, f"{_LOST}, {_RELAUNCHES} times over")
+            self._log.warning("run.lost", run=run, state=record.state)
+            self._launched.pop(run, None)
+            if record.flower_run:
+                self._begin(self._stop(record.flower_run))
+            if record.state is not RunState.STOPPING and self._relaunches(run) >= _RELAUNCHES:
+                self._fail(run, f"{_LOST}, {_RELAUNCHES} times over")
             else:
-                self._registry.requeue(record.run, _LOST)
+                self._registry.requeue(run, _LOST)
+
+    def _is_driven(self, record: RunRecord) -> bool:
+        """Whether a process drives a run, or will when it has come up."""
+        driven = self._registry.driven(record.run)
+        if driven is None and record.state in (RunState.SUBMITTED, RunState.STOPPING):
+            return time.monotonic() - self._launched.get(record.run, -_START) < _START
+        return bool(driven)
+
+    async def _stop(self, flower_run: str) -> None:
+        try:
+            await self._flower.stop(flower_run)
+        except FedCreditError as error:  # it may be long gone
+            self._log.info("flower.stopped", code=error.code)
 
     def _relaunches(self, run: RunId) -> int:
         """How often it was lost since somebody submitted or resumed it."""

@@ -369,6 +369,7 @@ class Registry:
     def _submit_again(self, run: RunId, reason: str) -> None:
         self._db.execute("UPDATE runs SET flower_run = '' WHERE run = ?", (run,))
         self._move(run, RunState.SUBMITTED, reason)
+        self._drivers.forget(run)
 
     def _event(self, run: RunId, party: str, event: str, text: str) -> None:
         row = (run, self._time(), party, event, text[:_MAX_TEXT])

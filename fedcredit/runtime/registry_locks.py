@@ -48,6 +48,12 @@ class DriverLocks:
                 (self._folder / f"{run}.lock").unlink()
             os.close(file)
 
+    def forget(self, run: RunId) -> None:
+        """Removes what a process that is gone has left, before another one is to drive the run."""
+        if self.driven(run) is False:
+            with suppress(FileNotFoundError):
+                (self._folder / f"{run}.lock").unlink()
+
     def driven(self, run: RunId) -> bool | None:
         """Whether a process drives a run; None where none has begun to, or the last one has ended the run."""
         try:

@@ -41,7 +41,7 @@ class Flower:
     def __init__(self) -> None:
         self.up, self.fails, self.slow = True, "", False
         self.launched: list[RunId] = []
-        self.gone: set[str] = set()
+        self.stopped: list[str] = []
 
     def ready(self) -> bool:
         return self.up
@@ -54,14 +54,30 @@ class Flower:
         self.launched.append(run)
         return str(len(self.launched))
 
-    async def ended(self, flower_runs: Sequence[str]) -> frozenset[str]:
-        return frozenset(self.gone & set(flower_runs))
+    async def stop(self, flower_run: str) -> None:
+        self.stopped.append(flower_run)
+
+
+class Driver:
+    """The process that drives runs, as far as the registry sees it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "registry.sqlite"
+        self.registry = Registry(self._path)
+
+    def to(self, run: RunId, *states: str) -> None:
+        for state in states:
+            self.registry.set_state(run, state)
+
+    def die(self) -> None:
+        self.registry.close()
+        self.registry = Registry(self._path)
 
 
 class World:
     def __init__(self, folder: Path, log: Log) -> None:
         self.registry, self.log = Registry(folder / "registry.sqlite"), log
-        self.exchange, self.flower = Exchange(), Flower()
+        self.exchange, self.flower, self.driver = Exchange(), Flower(), Driver(folder)
         self.keeper = self.fresh()
 
     def fresh(self, most: int = 8) -> RunKeeper:
@@ -86,6 +102,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     one = World(tmp_path, logs.log)
     yield one
     one.registry.close()
+    one.driver.registry.close()
     logs.close()
 
 
@@ -102,8 +119,7 @@ def test_launches_are_bounded_and_in_order(world: World) -> None:
     runs = [world.submit() for _ in range(4)]
     asyncio.run(world.steps(6))
     assert world.flower.launched == runs[:2]
-    for state in ("proposing", "running", "finished"):
-        world.registry.set_state(runs[0], state)
+    world.driver.to(runs[0], "proposing", "running", "finished")
     asyncio.run(world.steps(3))
     assert world.flower.launched == runs[:3]
     assert set(world.exchange.runs) == {runs[1], runs[2]}
@@ -140,8 +156,7 @@ def test_a_launch_that_fails_fails_the_run_by_name(world: World) -> None:
 def test_a_cut_run_is_stopped_with_its_reason_and_stays_out(world: World) -> None:
     run = world.submit()
     asyncio.run(world.steps())
-    world.registry.set_state(run, "proposing")
-    world.registry.set_state(run, "running")
+    world.driver.to(run, "proposing", "running")
     world.registry.cut(run, "bank is gone")
     asyncio.run(world.steps())
     assert world.exchange.stopped == [(run, "bank is gone")]
@@ -149,7 +164,7 @@ def test_a_cut_run_is_stopped_with_its_reason_and_stays_out(world: World) -> Non
     world.keeper = world.fresh()
     asyncio.run(world.keeper.recover())
     assert world.exchange.runs == {}
-    world.registry.set_state(run, "failed")
+    world.driver.to(run, "failed")
     world.registry.resume(run)
     asyncio.run(world.steps())
     assert list(world.exchange.runs) == [run]
@@ -160,9 +175,9 @@ def test_a_cut_run_is_stopped_with_its_reason_and_stays_out(world: World) -> Non
 def test_cut_and_resumed_between_two_steps(world: World) -> None:
     run = world.submit()
     asyncio.run(world.steps())
-    world.registry.set_state(run, "proposing")
+    world.driver.to(run, "proposing")
     world.registry.cut(run, "wrong month")
-    world.registry.set_state(run, "failed")
+    world.driver.to(run, "failed")
     world.registry.resume(run)
     asyncio.run(world.steps())
     assert world.exchange.stopped == [(run, "wrong month")]
@@ -172,14 +187,32 @@ def test_cut_and_resumed_between_two_steps(world: World) -> None:
 def test_a_restart_opens_what_was_under_way(world: World) -> None:
     runs = [world.submit() for _ in range(3)]
     asyncio.run(world.steps(6))
-    world.registry.set_state(runs[0], "proposing")
-    for state in ("proposing", "running", "finished"):
-        world.registry.set_state(runs[1], state)
+    world.driver.to(runs[0], "proposing", "running")
+    world.driver.to(runs[1], "proposing", "running", "finished")
+    world.driver.to(runs[2], "proposing")
     world.exchange = Exchange()  # the new process's own
     world.keeper = world.fresh()
     asyncio.run(world.keeper.recover())
     assert set(world.exchange.runs) == {runs[0], runs[2]}
     assert len(world.flower.launched) == 3
+
+
+def test_after_a_restart_sessions_go_on_while_their_driver_comes_back(world: World) -> None:
+    run, idle = world.submit(), world.submit()
+    asyncio.run(world.steps(6))
+    world.driver.to(run, "proposing", "running")
+    world.driver.die()
+    world.exchange, world.flower.up = Exchange(), False
+    world.keeper = world.fresh()
+    asyncio.run(world.keeper.recover())
+    asyncio.run(world.steps(4))
+    assert set(world.exchange.runs) == {run, idle}
+    assert (world.state(run), world.registry.get(run).flower_run) == ("submitted", "")
+    assert sorted(world.flower.stopped) == ["1", "2"]
+    world.flower.up = True
+    asyncio.run(world.steps(6))
+    assert world.flower.launched == [run, idle, run, idle]
+    assert world.exchange.stopped == []
 
 
 def test_a_daemon_killed_while_launching_launches_again(world: World) -> None:
@@ -205,49 +238,59 @@ def test_a_daemon_killed_while_launching_launches_again(world: World) -> None:
 def test_a_run_whose_driver_is_gone_is_launched_again(world: World) -> None:
     run = world.submit()
     asyncio.run(world.steps())
-    world.registry.set_state(run, "proposing")
-    world.registry.set_state(run, "running")
-    world.flower.gone = {"1"}
+    world.driver.to(run, "proposing", "running")
+    asyncio.run(world.steps(6))
+    assert world.flower.launched == [run]
+    world.driver.die()
     asyncio.run(world.steps(6))
     assert world.flower.launched == [run, run]
     assert world.registry.get(run).flower_run == "2"
+    assert world.flower.stopped == ["1"]
 
 
-def test_one_absence_is_not_enough(world: World) -> None:
+def test_a_driver_that_comes_back_between_two_looks_is_not_lost(world: World) -> None:
     run = world.submit()
     asyncio.run(world.steps())
-    world.registry.set_state(run, "proposing")
+    world.driver.to(run, "proposing")
 
     async def once() -> None:
-        world.flower.gone = {"1"}
+        world.driver.die()
         await world.keeper.step()
-        await asyncio.sleep(0.01)
-        world.flower.gone = set()
+        world.driver.to(run, "waiting", "proposing")
         await world.steps()
 
     asyncio.run(once())
     assert world.flower.launched == [run]
 
 
+def test_a_driver_has_time_to_come_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = world.submit()
+    asyncio.run(world.steps(6))
+    assert world.flower.launched == [run]
+    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 0.0)
+    asyncio.run(world.steps(6))
+    assert len(world.flower.launched) > 1
+
+
 def test_a_stopping_run_without_driver_is_stopped(world: World) -> None:
     run = world.submit()
     asyncio.run(world.steps())
-    world.registry.set_state(run, "proposing")
+    world.driver.to(run, "proposing")
     assert world.registry.stop(run, "by ops") is RunState.STOPPING
-    world.flower.gone = {"1"}
+    world.driver.die()
     asyncio.run(world.steps(6))
     assert (world.state(run), world.registry.get(run).detail) == ("stopped", "by ops")
     assert world.exchange.runs == {}
 
 
-def test_a_driver_that_dies_again_and_again_fails_the_run(world: World) -> None:
+def test_a_driver_that_dies_again_and_again_fails_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 0.0)
     run = world.submit()
-    world.flower.gone = {str(number) for number in range(100)}
     asyncio.run(world.steps(60))
     assert world.state(run) == "failed"
     assert len(world.flower.launched) == 6
+    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 300.0)
     world.registry.resume(run)
-    world.flower.gone = set()
     asyncio.run(world.steps())
     assert world.state(run) == "submitted"
     assert world.registry.get(run).flower_run == "7"
