@@ -1,7 +1,7 @@
-"""Processes that end with others: ``python leash.py PARENT COMMAND …`` starts a command that ends with its parent.
+"""Processes that end with others: ``leash.py PARENT SIGNAL COMMAND …`` starts a command that ends with its parent.
 
-The kernel kills this process when its parent dies, however it dies; that survives the exec that follows. Run as a file
-of its own, because doing it between fork and exec of a process with threads can deadlock.
+The kernel signals this process when its parent dies, however it dies; that survives the exec that follows. Run as a
+file of its own, because doing it between fork and exec of a process with threads can deadlock.
 
 Source: prctl(2), PR_SET_PDEATHSIG.
 """
@@ -23,9 +23,15 @@ _PR_SET_PDEATHSIG = 1
 _GRACE_S = 5.0
 
 
-def leashed(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The command that runs a command on a leash held by this process."""
-    return (sys.executable, "-I", "-S", str(Path(__file__).resolve()), str(os.getpid()), *command)
+def leashed(command: tuple[str, ...], sign: signal.Signals = signal.SIGKILL) -> tuple[str, ...]:
+    """The command that runs a command on a leash held by this process.
+
+    Args:
+        command: Absolute path of a program and its arguments.
+        sign: What it gets when this process is gone; SIGTERM for one that has children of its own to end.
+    """
+    own = str(Path(__file__).resolve())
+    return (sys.executable, "-I", "-S", own, str(os.getpid()), str(int(sign)), *command)
 
 
 def end_with(process: int) -> None:
@@ -47,9 +53,9 @@ def end_with(process: int) -> None:
 
 def main(arguments: list[str]) -> None:
     """Puts on the leash and becomes the command; ends at once where the parent is gone already."""
-    parent, command = int(arguments[0]), arguments[1:]
+    parent, sign, command = int(arguments[0]), int(arguments[1]), arguments[2:]
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, sign, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit(1)
     os.execv(command[0], command)  # noqa: S606 -- no shell is the point

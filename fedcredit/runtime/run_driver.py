@@ -38,11 +38,13 @@ async def drive(parts: DriverParts, run: RunId) -> RunState:
         The state in which it ended: finished, failed or stopped.
 
     Raises:
-        SpecError: there is no such run, or it has ended before.
+        SpecError: there is no such run, it has ended before, or another process drives it.
     """
     record = parts.registry.get(run)
     if record.state in ENDED:
         raise SpecError("run.ended", f"run {run}: {record.state} already; resume it to drive it again")
+    if record.state is not RunState.STOPPING:
+        parts.registry.set_state(run, RunState.PROPOSING, "waiting until all parties are connected")
     return await _Drive(parts, record).through()
 
 
@@ -69,6 +71,8 @@ class _Drive:
         return self._end(end)
 
     async def _course(self) -> RunEnd:
+        if self._record.state is RunState.STOPPING:
+            raise RunEnd(RunState.STOPPED, "stopped before it started")
         await self._unless_stopped(self._together())
         proposal = self._parts.make_proposal(self._run)
         decisions = await self._unless_stopped(self._approvals(proposal))
@@ -102,7 +106,6 @@ class _Drive:
         Raises:
             TransportError: some are still missing; they are named.
         """
-        self._state(RunState.PROPOSING, "waiting until all parties are connected")
         missing: list[PartyId] = []
         try:
             async with asyncio.timeout(self._parts.limits.online_s):

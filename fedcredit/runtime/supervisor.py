@@ -130,7 +130,7 @@ class Supervisor:
             path.replace(path.with_suffix(".log.1"))
         with path.open("ab") as log:
             kept.process = await asyncio.create_subprocess_exec(
-                *leashed(kept.child.command),
+                *leashed(kept.child.command, signal.SIGTERM),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

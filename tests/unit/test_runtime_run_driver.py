@@ -446,3 +446,21 @@ def test_a_failure_of_the_driver_itself_is_written_down(registry: Registry) -> N
         in_jumps(drive(DriverParts(**{**vars(parts), "make_proposal": broken}), run))
     assert detail(registry, run) == "the driver itself failed (ZeroDivisionError)"
     assert registry.get(run).state is RunState.FAILED
+
+
+def test_a_run_that_another_process_drives_is_left_alone(registry: Registry, tmp_path: Path) -> None:
+    run, other = submitted(registry), Registry(tmp_path / "registry.sqlite")
+    other.set_state(run, RunState.PROPOSING)
+    with pytest.raises(SpecError, match="drives"):
+        in_jumps(drive(parts_of(registry, town()), run))
+    assert registry.get(run).state is RunState.PROPOSING
+    other.close()
+
+
+def test_a_run_that_was_stopped_before_it_was_driven(registry: Registry) -> None:
+    run = submitted(registry)
+    registry.launched(run, "17")
+    registry.stop(run)
+    people = town()
+    assert in_jumps(drive(parts_of(registry, people), run)) is RunState.STOPPED
+    assert people.asked == []
