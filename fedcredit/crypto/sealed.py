@@ -24,7 +24,6 @@ a bound length). Body keys under several recipients: Dodis, Grubbs, Ristenpart, 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,14 +33,13 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from fedcredit.crypto.sealed_body import KEY_BYTES, OPENING_BYTES, TAG_BYTES, BodyOpener, SealedBody
 from fedcredit.errors import BoundError, PeerError, SpecError
 from fedcredit.types import PartyId, RunId
 
 __all__ = [
     "KEY_BYTES",
     "OPENING_BYTES",
-    "PLAIN_CHUNK",
-    "SEALED_CHUNK",
     "TAG_BYTES",
     "BodyOpener",
     "LinkKeys",
@@ -50,29 +48,11 @@ __all__ = [
     "PeerKeys",
     "SealedBody",
     "Sealer",
-    "chunks_of",
 ]
-
-KEY_BYTES = 32
-"""Bytes of every key here: X25519 private and public, ChaCha20-Poly1305."""
-
-TAG_BYTES = 16
-"""What sealing adds to a head or to one chunk."""
-
-SEALED_CHUNK = 1 << 20
-"""Most bytes of one sealed chunk of a body."""
-
-PLAIN_CHUNK = SEALED_CHUNK - TAG_BYTES
-"""Most bytes of a body in one chunk."""
-
-OPENING_BYTES = KEY_BYTES + 8 + 32
-"""What stands before a head: key of the body, its length, its digest (zeros where one recipient alone has the key)."""
 
 _PRODUCT = b"fedcredit/sealed/v1"
 _NONCE_BYTES = 12
 _MOST_HEADS = 1 << 32
-_MOST_BODY = 1 << 36
-_NO_DIGEST = bytes(32)
 
 
 @dataclass(frozen=True)
@@ -242,125 +222,10 @@ class Opener:
             return self._cipher.decrypt(nonce, sealed, self._place + nonce)
         except InvalidTag:
             raise PeerError(
-                "sealed.forged", f"bytes that claim to be number {sequence} of {self._sender} are not {self._sender}'s"
+                "sealed.forged",
+                f"bytes that claim to be number {sequence} of {self._sender} are not {self._sender}'s",
+                culprit=self._sender,
             ) from None
-
-
-class SealedBody:
-    """One body under its own fresh key, sealed chunk by chunk as they are asked for, each once.
-
-    Args:
-        body: What to seal.
-        shared: Several recipients will get the key, so that the digest has to stand in the opening.
-
-    Raises:
-        BoundError: longer than 2^36 bytes.
-    """
-
-    def __init__(self, body: bytes, *, shared: bool) -> None:
-        if len(body) > _MOST_BODY:
-            raise BoundError("sealed.size", f"a body of {len(body)} bytes, at most {_MOST_BODY} can be sealed")
-        key = os.urandom(KEY_BYTES)
-        self.size = len(body)
-        self.chunks = chunks_of(self.size)
-        digest = hashlib.sha256(body).digest() if shared else _NO_DIGEST
-        self.opening = key + self.size.to_bytes(8, "big") + digest
-        self._cipher = ChaCha20Poly1305(key)
-        self._body = memoryview(bytes(body))  # no copy of bytes; a copy of what could change under the nonce
-        self._sealed: list[bytes | None] = [None] * self.chunks
-
-    def __reduce__(self) -> str:
-        raise BoundError("sealed.copied", "a sealed body cannot be copied or stored")
-
-    def chunk(self, index: int) -> bytes:
-        """Sealed bytes of one chunk; the same bytes whenever they are asked for again."""
-        sealed = self._sealed[index]
-        if sealed is None:
-            plain = self._body[index * PLAIN_CHUNK : (index + 1) * PLAIN_CHUNK]
-            sealed = self._cipher.encrypt(index.to_bytes(_NONCE_BYTES, "big"), plain, _body_place(self.size))
-            self._sealed[index] = sealed
-            if index == self.chunks - 1 and None not in self._sealed:
-                self._body = memoryview(b"")
-        return sealed
-
-
-class BodyOpener:
-    """Opens the chunks of one body in order.
-
-    Args:
-        opening: From the head that announced the body.
-        sender: Who is blamed.
-        most: Largest body accepted, in bytes.
-
-    Raises:
-        PeerError: the opening has another length, or announces more than is accepted.
-    """
-
-    def __init__(self, opening: bytes, sender: PartyId, most: int) -> None:
-        if len(opening) != OPENING_BYTES:
-            raise PeerError("sealed.opening", f"{sender} sent an opening of {len(opening)} bytes, not {OPENING_BYTES}")
-        size = int.from_bytes(opening[KEY_BYTES : KEY_BYTES + 8], "big")
-        if size > most:
-            raise PeerError(
-                "sealed.oversize", f"{sender} announces a body of {size} bytes, at most {most} are accepted"
-            )
-        self.size = size
-        self.chunks = chunks_of(size)
-        self._sender = sender
-        self._cipher = ChaCha20Poly1305(opening[:KEY_BYTES])
-        self._digest = opening[KEY_BYTES + 8 :]
-        self._hash = None if self._digest == _NO_DIGEST else hashlib.sha256()
-        self._plain: list[bytes] = []
-
-    @property
-    def next(self) -> int:
-        """Index of the chunk expected next; ``chunks`` when all are there."""
-        return len(self._plain)
-
-    def check(self, index: int, sealed: bytes) -> None:
-        """Verifies a chunk that was opened before; raises PeerError if it is not the sender's."""
-        self._open(index, sealed)
-
-    def add(self, sealed: bytes) -> None:
-        """Opens the next chunk.
-
-        Raises:
-            PeerError: it is not the sender's, or the body is complete already.
-        """
-        if self.next >= self.chunks:
-            raise PeerError("sealed.order", f"{self._sender} sent more chunks than it announced")
-        plain = self._open(self.next, sealed)
-        if self._hash is not None:
-            self._hash.update(plain)
-        self._plain.append(plain)
-
-    def body(self) -> bytes:
-        """The whole body.
-
-        Raises:
-            PeerError: chunks are missing, or it is not the body the sender meant.
-        """
-        if self.next != self.chunks:
-            raise PeerError("sealed.order", f"{self._sender} sent {self.next} of {self.chunks} chunks")
-        if self._hash is not None and self._hash.digest() != self._digest:
-            raise PeerError("sealed.forged", f"a body that claims to be {self._sender}'s is not the one it announced")
-        return self._plain[0] if self.chunks == 1 else b"".join(self._plain)
-
-    def _open(self, index: int, sealed: bytes) -> bytes:
-        try:
-            plain = self._cipher.decrypt(index.to_bytes(_NONCE_BYTES, "big"), sealed, _body_place(self.size))
-        except InvalidTag:
-            raise PeerError(
-                "sealed.forged", f"a chunk that claims to be number {index} of a body of {self._sender} is not"
-            ) from None
-        if len(plain) != min(PLAIN_CHUNK, self.size - index * PLAIN_CHUNK):
-            raise PeerError("sealed.order", f"{self._sender} sent a chunk of {len(plain)} bytes out of its place")
-        return plain
-
-
-def chunks_of(size: int) -> int:
-    """Number of chunks of a body of this many bytes."""
-    return -(-size // PLAIN_CHUNK)
 
 
 def _joined(*parts: bytes) -> bytes:
@@ -371,10 +236,6 @@ def _joined(*parts: bytes) -> bytes:
 def _place(run: RunId, attempt: int, sender: PartyId, recipient: PartyId) -> bytes:
     """The canonical header of a link, to which the number of a message is added."""
     return _joined(_PRODUCT, b"head", run.encode(), attempt.to_bytes(8, "big"), sender.encode(), recipient.encode())
-
-
-def _body_place(size: int) -> bytes:
-    return _joined(_PRODUCT, b"body", size.to_bytes(8, "big"))
 
 
 def _private(raw: bytes, party: PartyId) -> X25519PrivateKey:
@@ -394,4 +255,6 @@ def _agree(own: X25519PrivateKey, theirs: bytes, peer: PartyId) -> bytes:
     try:
         return own.exchange(X25519PublicKey.from_public_bytes(theirs))
     except ValueError:
-        raise PeerError("sealed.low-order", f"a public key of {peer} is of low order and protects nothing") from None
+        raise PeerError(
+            "sealed.low-order", f"a public key of {peer} is of low order and protects nothing", culprit=peer
+        ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from fedcredit.crypto.sealed import SEALED_CHUNK
+from fedcredit.crypto.sealed_body import SEALED_CHUNK
 from fedcredit.errors import SpecError
 
 __all__ = ["FRAME_BYTES", "HEADER_BYTES", "HEAD_BYTES", "TRANSPORT_BYTES", "LinkLimits", "ServerLimits"]
