@@ -21,10 +21,9 @@ from typing import Annotated, Any
 import grpc
 import grpc.aio
 import msgspec
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcredit.errors import FedCreditError, PeerError, PolicyDenied, SpecError
+from fedcredit.runtime.exchange_tls import KnownKey, known_peer
 from fedcredit.runtime.logs import Log, code_of, log_failure
 from fedcredit.runtime.registry import Registry, RunRecord
 from fedcredit.runtime.roster import MEMBER_NAME, Member, MemberKind, Roster
@@ -35,33 +34,33 @@ from fedcredit.types import RunId
 from fedcredit.wire.message import Part, decode_struct, encode_struct
 
 __all__ = [
-    "MAX_ANSWER",
     "SERVICE",
     "Answer",
     "EventView",
     "EventsReply",
     "EventsRequest",
-    "FetchReply",
+    "FetchPart",
+    "FetchRequest",
     "ListReply",
     "ListRequest",
     "OperatorApi",
     "OutcomeView",
+    "Record",
     "RunRequest",
     "RunView",
     "SubmitRequest",
     "check_submission",
-    "peer_key",
 ]
 
 SERVICE = "fedcredit.Operator"
-MAX_ANSWER = 64 << 20  # bytes; a record holds every party's shared figures
 _MAX_SPEC = 1 << 20  # bytes; as for configuration files
-_PAGE = 500  # events of one answer, at most about 1 MB
+_PAGE = 200  # events of one answer; with the longest texts less than the 1 MB that the server sends at once
+_SLICE = 512 << 10  # bytes of a record in one answer
 
 _Short = Annotated[str, msgspec.Meta(max_length=256)]
 _Line = Annotated[str, msgspec.Meta(max_length=2048)]
 _Spec = Annotated[str, msgspec.Meta(max_length=_MAX_SPEC)]
-_Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+_Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
@@ -140,12 +139,27 @@ class OutcomeView(Part, frozen=True, kw_only=True):
     finished: bytes
 
 
-class FetchReply(Part, frozen=True, kw_only=True):
+class Record(Part, frozen=True, kw_only=True):
     """The coordinator's record of a run."""
 
     run: RunView
     spec: str
     outcomes: list[OutcomeView]
+
+
+class FetchRequest(Part, frozen=True, kw_only=True):
+    """A slice of an encoded `Record`, from a byte on."""
+
+    run: _Short
+    offset: _Number = 0
+
+
+class FetchPart(Part, frozen=True, kw_only=True):
+    """A slice, and size and digest of the whole, by which a change between two slices is seen."""
+
+    data: bytes
+    size: int
+    sha256: str
 
 
 class Answer(Part, frozen=True, kw_only=True):
@@ -167,18 +181,6 @@ class _Method:
         if len(request) > self.max_bytes:
             raise PeerError("operator.oversize", f"{name}: {len(request)} bytes, at most {self.max_bytes} are read")
         return decode_struct(self.request, request, f"a request to {name}")
-
-
-def peer_key(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Hex SHA-256 of the public key (SubjectPublicKeyInfo, DER) of the caller's certificate; "" if it has none."""
-    found = list(context.auth_context().get("x509_pem_cert") or ())
-    if not found:
-        return ""
-    try:
-        key = x509.load_pem_x509_certificate(found[0]).public_key()
-    except ValueError:
-        return ""
-    return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
 
 
 def check_submission(request: SubmitRequest, roster: Roster) -> tuple[RunSpec, str]:
@@ -214,6 +216,7 @@ class OperatorApi:
 
     def __init__(self, registry: Registry, roster: Roster, log: Log) -> None:
         self._registry, self._roster, self._log = registry, roster, log
+        self._known = {one.tls_key_sha256: KnownKey(one.name, str(one.kind)) for one in roster.members.values()}
         self._methods: Mapping[str, _Method] = {
             "Submit": _Method(SubmitRequest, self._submit, _MAX_SPEC + 4096),
             "List": _Method(ListRequest, self._list, 4096),
@@ -221,7 +224,7 @@ class OperatorApi:
             "Events": _Method(EventsRequest, self._events, 4096),
             "Stop": _Method(RunRequest, self._stop, 8192),
             "Resume": _Method(RunRequest, self._resume, 4096),
-            "Fetch": _Method(RunRequest, self._fetch, 4096),
+            "Fetch": _Method(FetchRequest, self._fetch, 4096),
         }
         self.refused = 0
         """Calls refused because of who made them."""
@@ -235,15 +238,20 @@ class OperatorApi:
 
     def _served(self, name: str) -> Callable[[bytes, grpc.aio.ServicerContext[Any, Any]], Awaitable[bytes]]:
         async def serve(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            caller = self._roster.by_tls_key(peer_key(context))
-            if caller is None or caller.kind is not MemberKind.OPERATOR:
+            try:
+                caller = self._operator(known_peer(context.auth_context(), self._known))
+            except FedCreditError as error:
                 self.refused += 1
-                who = "this certificate is in no roster" if caller is None else f"{caller.name} is a {caller.kind}"
-                self._log.warning("operator.refused", party="" if caller is None else caller.name)
-                await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{who}; only operators are answered here")
+                self._log.warning("operator.refused", code=error.code)
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.public)
             return await asyncio.to_thread(self.answer, name, caller, request)
 
         return serve
+
+    def _operator(self, key: KnownKey) -> Member:
+        if key.kind != MemberKind.OPERATOR:
+            raise PolicyDenied("operator.kind", f"{key.party} is a {key.kind}; only operators are answered here")
+        return self._roster.member(key.party)
 
     def answer(self, name: str, caller: Member, request: bytes) -> bytes:
         """Answers one request of a caller that has been let in.
@@ -301,13 +309,13 @@ class OperatorApi:
         self._registry.event(run, caller.name, "operator", "resumed it")
         return self._view(run)
 
-    def _fetch(self, _: Member, request: RunRequest) -> FetchReply:
+    def _fetch(self, _: Member, request: FetchRequest) -> FetchPart:
         run = self._registry.find(request.run)
         outcomes = [OutcomeView(party=one, finished=data) for one, data in self._registry.outcomes(run).items()]
-        size = sum(len(one.finished) for one in outcomes)
-        if size > MAX_ANSWER - (2 << 20):  # the rest is the spec and names
-            raise PolicyDenied("operator.oversize", f"run {run}: {size} bytes of outcomes, at most {MAX_ANSWER} travel")
-        return FetchReply(run=self._view(run), spec=self._registry.get(run).spec_json, outcomes=outcomes)
+        record = Record(run=self._view(run), spec=self._registry.get(run).spec_json, outcomes=outcomes)
+        data = encode_struct(record)
+        part = data[request.offset : request.offset + _SLICE]
+        return FetchPart(data=part, size=len(data), sha256=hashlib.sha256(data).hexdigest())
 
     def _view(self, run: RunId) -> RunView:
         return _run_view(self._registry.get(run))

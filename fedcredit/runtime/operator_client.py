@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
@@ -11,26 +12,31 @@ import msgspec
 
 from fedcredit import errors
 from fedcredit.errors import FedCreditError, IntegrityError, PolicyDenied, TransportError
+from fedcredit.runtime.exchange_tls import client_credentials, client_options, pin_tls13
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.operator_api import (
-    MAX_ANSWER,
     SERVICE,
     Answer,
     EventsReply,
     EventsRequest,
     EventView,
-    FetchReply,
+    FetchPart,
+    FetchRequest,
     ListReply,
     ListRequest,
+    Record,
     RunRequest,
     RunView,
     SubmitRequest,
 )
+from fedcredit.runtime.roster import split_address
 from fedcredit.wire.message import decode_struct, encode_struct
 
 __all__ = ["OperatorClient"]
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+_TRIES = 5
 
 _CODES: Final = {
     grpc.StatusCode.PERMISSION_DENIED: (PolicyDenied, "operator.refused"),
@@ -51,10 +57,10 @@ class OperatorClient:
     def __init__(self, home: Home, address: str = "") -> None:
         self._settings = home.operator.exchange
         self._address = address or home.roster.exchange
-        tls = grpc.ssl_channel_credentials(home.tls.ca, home.tls.key, home.tls.certificate)
-        options = [("grpc.max_receive_message_length", MAX_ANSWER + 4096), ("grpc.enable_http_proxy", 0)]
+        pin_tls13()
         self._reached = False
-        self._channel = grpc.secure_channel(self._address, tls, options)
+        options = client_options(split_address(self._address)[0])
+        self._channel = grpc.secure_channel(self._address, client_credentials(home.tls), options)
 
     def __enter__(self) -> Self:
         return self
@@ -103,9 +109,23 @@ class OperatorClient:
         """Puts a failed or stopped run back to work."""
         return self._call("Resume", RunRequest(run=run), RunView)
 
-    def fetch(self, run: str) -> FetchReply:
-        """The coordinator's record of a run."""
-        return self._call("Fetch", RunRequest(run=run), FetchReply)
+    def fetch(self, run: str) -> Record:
+        """The coordinator's record of a run.
+
+        Raises:
+            IntegrityError: it changed again and again while it was read.
+        """
+        for _ in range(_TRIES):
+            first = self._call("Fetch", FetchRequest(run=run), FetchPart)
+            data = bytearray(first.data)
+            while len(data) < first.size:
+                part = self._call("Fetch", FetchRequest(run=run, offset=len(data)), FetchPart)
+                if part.sha256 != first.sha256 or not part.data:
+                    break
+                data += part.data
+            if hashlib.sha256(data).hexdigest() == first.sha256:
+                return decode_struct(Record, bytes(data), "the coordinator's record")
+        raise IntegrityError("operator.record", f"run {run}: its record changed while it was fetched; fetch it again")
 
     def _call(self, method: str, request: msgspec.Struct, reply: type[S]) -> S:
         if not self._reached:  # whether anybody is there is told soon, and no submission is ever sent twice
