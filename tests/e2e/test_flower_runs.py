@@ -1,0 +1,280 @@
+"""Runs carried by Flower for real: SuperLink, SuperNodes, ServerApp and proxy as processes; the workers are stand-ins."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from fedcredit.errors import FedCreditError
+from fedcredit.runtime.flower_bundle import bundle_files, bundle_sha256
+from fedcredit.runtime.flower_client import sessions_folder
+from fedcredit.runtime.flower_processes import (
+    CoordinatorFlower,
+    NodeFlower,
+    coordinator_children,
+    ended_runs,
+    flower_folder,
+    launch_run,
+    node_children,
+    register_nodes,
+)
+from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.provision import provision_local
+from fedcredit.runtime.provision_spec import ConsortiumSpec
+from fedcredit.runtime.proxy import ProxySettings, find_nginx, proxy_child
+from fedcredit.runtime.registry import ENDED, Registry, RunState
+from fedcredit.runtime.session_keeper import end_sessions
+from fedcredit.runtime.supervisor import Supervisor
+from fedcredit.spec.digest import spec_digest
+from fedcredit.spec.load import load_spec
+from fedcredit.spec.travel import travelling_json
+from fedcredit.types import PartyId, RunId
+
+try:
+    find_nginx()
+except FedCreditError as missing:
+    pytest.skip(f"NOT TESTED: {missing}", allow_module_level=True)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+Result = TypeVar("Result")
+NODES = (PartyId("bank"), PartyId("tax_office"))
+
+WORKER = '''
+"""Stands in for a worker: decides and ends as a real one does, but plays no role; waits while a file tells it to."""
+import sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from fedcredit.runtime.home import open_home
+from fedcredit.runtime.proposal import *
+from fedcredit.wire.message import encode_struct
+
+folder, what = sys.argv[1:]
+home, payload = open_home(Path(folder)), sys.stdin.buffer.read()
+proposal = payload if what == "consider" else read_order(payload).proposal
+checked = check_proposal(proposal, home.roster, datetime.now(UTC))
+if what == "consider":
+    answer = encode_struct(Decision(party=home.party, state="approved", approval=signed_approval(home, checked, bytes(32), "")))
+else:
+    meeting = Path(__file__).parent.parent / "meeting" / checked.run
+    meeting.mkdir(parents=True, exist_ok=True)
+    with (meeting / f"{home.party}.starts").open("a") as file:
+        file.write("x")
+    while len(list(meeting.glob("*.starts"))) < 3 or (meeting.parent / "hold").exists():
+        time.sleep(0.1)
+    answer = signed_finished(home, Finished(party=home.party, run=checked.run, ok=True))
+sys.stdout.buffer.write(answer)
+'''
+
+SITE = '''
+"""Tells every look-up and connection that leaves this machine, and puts the stand-ins in the place of the workers."""
+import sys
+from pathlib import Path
+here = Path(__file__).parent
+def hook(event, arguments):
+    if event == "socket.getaddrinfo":
+        host = arguments[0]
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    else:
+        return
+    if isinstance(host, bytes):
+        host = host.decode()
+    if host not in (None, "", "localhost", "127.0.0.1", "::1", "0.0.0.0"):
+        with (here / "outside.txt").open("a") as file:
+            file.write(f"{sys.argv[:2]} {event} {host}\\n")
+    else:
+        (here / "inside.txt").touch()
+sys.addaudithook(hook)
+for room in ("nodes", "coordinator"):
+    if len(sys.orig_argv) > 2 and f"{room}.worker" in sys.orig_argv:
+        __import__(room).__path__.insert(0, str(here / "stand_ins"))
+'''
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.socket() for _ in range(count)]
+    for one in held:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+class Loop:
+    """An event loop in a thread that lives as long as the children."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, Result], timeout: float = 120) -> Result:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@dataclass
+class Town:
+    """A coordinator and two nodes as processes."""
+
+    folder: Path
+    home: Home
+    homes: dict[PartyId, Home]
+    setup: CoordinatorFlower
+    nodes: dict[PartyId, NodeFlower]
+    loop: Loop
+    supervisors: dict[str, Supervisor] = field(default_factory=dict)
+    registry: Registry = field(init=False)
+    spec: str = ""
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        self.registry = Registry(self.home.state / "registry.sqlite")
+
+    def submit(self) -> RunId:
+        return self.registry.submit(self.spec, "made-up", self.digest, "scorecard", "loans")
+
+    def launch(self) -> RunId:
+        run = self.submit()
+        self.registry.launched(run, self.loop.run(launch_run(self.setup, run)))
+        return run
+
+    def until(self, seconds: float, what: Callable[[], Result]) -> Result:
+        until = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < until, self.told()
+            time.sleep(0.1)
+        return found
+
+    def ended(self, run: RunId, seconds: float = 120) -> str:
+        self.until(seconds, lambda: self.registry.get(run).state in ENDED)
+        return f"{self.registry.get(run).state}: {self.registry.get(run).detail}"
+
+    def told(self) -> str:
+        lines = [f"{one.time} {one.text}" for run in self.registry.runs() for one in self.registry.events(run.run)]
+        for home in (self.home, *self.homes.values()):
+            for log in sorted((home.folder / "logs").glob("*.log")):
+                lines += [f"--- {home.party} {log.name}", log.read_text("utf-8", "replace")[-1500:]]
+        return "\n".join(lines)
+
+    def seconds(self, run: RunId) -> dict[str, float]:
+        """From the submission to the first event of each kind."""
+        events = self.registry.events(run)
+        start = datetime.fromisoformat(events[0].time)
+        found: dict[str, float] = {}
+        for one in events:
+            name = one.text.split(":")[0] if one.event == "state" else one.event
+            found.setdefault(name, (datetime.fromisoformat(one.time) - start).total_seconds())
+        return found
+
+    @property
+    def meeting(self) -> Path:
+        folder = self.folder / "site" / "meeting"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+def _spec(folder: Path, consortium: Callable[..., Path]) -> tuple[str, str]:
+    spec = load_spec(consortium(folder, holders=("tax_office",), rows=200)).spec
+    return travelling_json(spec, "loans"), spec_digest(spec)
+
+
+def _site(folder: Path) -> None:
+    for room in ("stand_ins",):
+        (folder / room).mkdir(parents=True)
+        (folder / room / "worker.py").write_text(WORKER)
+    (folder / "sitecustomize.py").write_text(SITE)
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory, consortium: Callable[..., Path]) -> Iterator[Town]:
+    folder = tmp_path_factory.mktemp("flower")
+    exchange, fleet, link, *own = free_ports(5)
+    members = [{"name": name} for name in NODES] + [{"name": "ops", "kind": "operator"}]
+    coordinator = {"exchange": f"127.0.0.1:{exchange}", "fleet": f"127.0.0.1:{fleet}"}
+    plan = {"name": "made-up", "trial": True, "coordinator": coordinator, "member": members}
+    homes = {name: open_home(path) for name, path in provision_local(ConsortiumSpec(**plan), folder / "homes").items()}
+    _site(folder / "site")
+    home = homes[PartyId("coordinator")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder / "site"))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        town = Town(
+            folder,
+            home,
+            {name: homes[name] for name in NODES},
+            CoordinatorFlower(home.folder, link),
+            {
+                name: NodeFlower(homes[name].folder, name, "", f"127.0.0.1:{fleet}", port)
+                for name, port in zip(NODES, own, strict=True)
+            },
+            Loop(),
+        )
+        town.spec, town.digest = _spec(folder / "data", consortium)
+        proxy = ProxySettings(
+            folder=flower_folder(home.folder) / "proxy",
+            listen=f"127.0.0.1:{fleet}",
+            superlink=f"127.0.0.1:{link}",
+            loopback_ca=town.setup.tls.ca,
+            certificate=home.certificate_file,
+            key=home.keys / "tls.key",
+            ca=home.ca_file,
+            consortium=home.roster.consortium,
+        )
+        children = {"coordinator": [*coordinator_children(town.setup), proxy_child(proxy)]}
+        children |= {name: node_children(node) for name, node in town.nodes.items()}
+        try:
+            town.supervisors["coordinator"] = Supervisor(home.logs)
+            town.loop.run(town.supervisors["coordinator"].start(children["coordinator"]))
+            keys = {name: home.roster.member(name).flower_key for name in NODES}
+            said = town.until(60, lambda: _tried(lambda: town.loop.run(register_nodes(town.setup, keys))))
+            assert json.loads(said) == {"added": sorted(NODES), "removed": []}
+            for name in NODES:
+                town.supervisors[name] = Supervisor(homes[name].logs)
+                town.loop.run(town.supervisors[name].start(children[name]))
+            yield town
+        finally:
+            for supervisor in reversed(town.supervisors.values()):
+                town.loop.run(supervisor.stop())
+            for name in NODES:
+                end_sessions(sessions_folder(homes[name].folder))
+            town.loop.close()
+            town.registry.close()
+
+
+def _tried(what: Callable[[], Result]) -> Result | None:
+    try:
+        return what()
+    except FedCreditError:
+        return None
+
+
+def test_a_run_from_its_launch_to_its_end(town: Town, record_property: Callable[[str, object], None]) -> None:
+    run = town.launch()
+    assert town.ended(run) == "finished: all parties have finished", town.told()
+    assert set(town.registry.outcomes(run)) == {*NODES, "coordinator"}
+    seconds = town.seconds(run)
+    record_property("seconds", json.dumps(seconds))
+    print(seconds)
+    assert [(town.meeting / run / f"{name}.starts").read_text() for name in NODES] == ["x", "x"]
