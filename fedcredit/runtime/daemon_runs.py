@@ -50,7 +50,7 @@ class Carrier(Protocol):
         """Starts the process that drives a run; returns the id of its Flower run."""
         ...
 
-    async def stop(self, flower_run: str) -> None:
+    async def cancel(self, flower_run: str) -> None:
         """Ends a Flower run that nobody needs any more; harmless when it has ended."""
 
 
@@ -205,7 +205,7 @@ class RunKeeper:
             self._log.warning("run.lost", run=run, state=record.state)
             self._launched.pop(run, None)
             if record.flower_run:
-                self._begin(self._stop(record.flower_run))
+                self._begin(self._cancel(record.flower_run))
             if record.state is not RunState.STOPPING and self._relaunches(run) >= _RELAUNCHES:
                 self._fail(run, f"{_LOST}, {_RELAUNCHES} times over")
             else:
@@ -218,11 +218,11 @@ class RunKeeper:
             return time.monotonic() - self._launched.get(record.run, -_START) < _START
         return bool(driven)
 
-    async def _stop(self, flower_run: str) -> None:
+    async def _cancel(self, flower_run: str) -> None:
         try:
-            await self._flower.stop(flower_run)
+            await self._flower.cancel(flower_run)
         except FedCreditError as error:  # it may be long gone
-            self._log.info("flower.stopped", code=error.code)
+            self._log.info("flower.cancelled", code=error.code)
 
     def _relaunches(self, run: RunId) -> int:
         """How often it was lost since somebody submitted or resumed it."""

@@ -36,23 +36,34 @@ class ProcessView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream in the exchange: whose, for which run, since when, and for whom that party waits ("" = nobody)."""
+    """A party in a run that is open at the exchange: whether it is connected, and since when that is so."""
 
     party: str
     run: str
+    connected: bool
     since: str
-    waiting_for: str = ""
 
 
 class ExchangeCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of the exchange since it was started; bytes by party."""
+    """Figures of the exchange; counts are since it was started.
+
+    Attributes:
+        runs: Open now.
+        queue_bytes: Held for recipients now.
+        received_bytes: Sealed bytes that came in.
+        sent_bytes: Sealed bytes that went out.
+        undelivered: Frames whose recipient was not there; their senders send them again.
+        reconnects: Parties that came back into a run.
+        refused: Streams refused or ended, by code.
+    """
 
     runs: int = 0
     queue_bytes: int = 0
-    refused: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
+    undelivered: int = 0
     reconnects: int = 0
-    received_bytes: dict[str, int] = {}
-    sent_bytes: dict[str, int] = {}
+    refused: dict[str, int] = {}
 
 
 class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +83,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
         address: Where the exchange listens.
         nodes: Names of all nodes in the roster.
         processes: Supervised processes.
-        connected: Streams in the exchange.
+        parties: Who is connected, by run and party.
         exchange: Its figures.
         operators_refused: Calls of others than operators.
         runs: Number of runs by state.
@@ -91,7 +102,7 @@ class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     nodes: list[str]
     processes: list[ProcessView]
-    connected: list[PeerView]
+    parties: list[PeerView]
     exchange: ExchangeCounts
     operators_refused: int
     runs: dict[str, int]

@@ -197,20 +197,23 @@ def coordinator_metrics(status: CoordinatorStatus) -> Iterator[Metric]:
     runs = {(state.value,): float(status.runs.get(state.value, 0)) for state in RunState}
     yield _gauge("runs", "Runs by state.", ("state",), runs)
     connected = dict.fromkeys(((one,) for one in status.nodes), 0.0)
-    for peer in status.connected:
-        connected[(peer.party,)] = connected.get((peer.party,), 0.0) + 1
-    yield _gauge("exchange_streams", "Streams in the exchange now, by party.", ("party",), connected)
+    for peer in status.parties:
+        connected[(peer.party,)] = connected.get((peer.party,), 0.0) + peer.connected
+    yield _gauge("exchange_streams", "Runs that a party is connected to now.", ("party",), connected)
     exchange = status.exchange
-    for name, about, values in (
-        ("exchange_received_bytes", "Sealed bytes that a party sent to the exchange.", exchange.received_bytes),
-        ("exchange_sent_bytes", "Sealed bytes that the exchange sent to a party.", exchange.sent_bytes),
+    yield _gauge("exchange_runs", "Runs open at the exchange.", (), {(): exchange.runs})
+    yield _gauge("exchange_queue_bytes", "Sealed bytes held for recipients.", (), {(): exchange.queue_bytes})
+    for name, about, value in (
+        ("exchange_received_bytes", "Sealed bytes that came in.", exchange.received_bytes),
+        ("exchange_sent_bytes", "Sealed bytes that went out.", exchange.sent_bytes),
+        ("exchange_undelivered_frames", "Frames whose recipient was not there.", exchange.undelivered),
+        ("reconnects", "Parties that came back into a run.", exchange.reconnects),
     ):
-        yield _counter(name, about, ("party",), {(party,): float(value) for party, value in values.items()})
-    yield _gauge("exchange_queue_bytes", "Bytes held in the exchange.", (), {(): exchange.queue_bytes})
-    yield _gauge("exchange_runs", "Runs open in the exchange.", (), {(): exchange.runs})
-    yield _counter("reconnects", "Streams that replaced one of the same party and run.", (), {(): exchange.reconnects})
-    refused = {("exchange",): float(exchange.refused), ("operators",): float(status.operators_refused)}
-    yield _counter("refused_connections", "Connections and joins refused.", ("interface",), refused)
+        yield _counter(name, about, (), {(): value})
+    refused = {("exchange", code): float(count) for code, count in exchange.refused.items()}
+    refused[("operators", "operator.refused")] = float(status.operators_refused)
+    about = "Streams and calls that were refused, or ended for what they did."
+    yield _counter("refused_connections", about, ("interface", "code"), refused)
 
 
 def node_metrics(status: NodeStatus) -> Iterator[Metric]:

@@ -171,6 +171,11 @@ class Registry:
         with self._transaction(reads=True):
             return [record_of(row) for row in self._db.execute(query, states)]
 
+    def counts(self) -> dict[str, int]:
+        """Number of runs by state, states without one left out."""
+        with self._transaction(reads=True):
+            return dict(self._db.execute("SELECT state, count(*) FROM runs GROUP BY state"))
+
     def get(self, run: RunId) -> RunRecord:
         """One run.
 

@@ -54,7 +54,7 @@ class Flower:
         self.launched.append(run)
         return str(len(self.launched))
 
-    async def stop(self, flower_run: str) -> None:
+    async def cancel(self, flower_run: str) -> None:
         self.stopped.append(flower_run)
 
 

@@ -210,6 +210,7 @@ def test_runs_by_state_and_by_the_beginning_of_a_name(registry: Registry) -> Non
     registry.set_state(runs[1], RunState.FAILED)
     assert [one.run for one in registry.runs()] == runs
     assert [one.run for one in registry.runs(RunState.SUBMITTED)] == [runs[0], runs[2]]
+    assert registry.counts() == {"submitted": 2, "failed": 1}
     assert registry.find(runs[0]) == runs[0]
     assert registry.find(runs[0][:12]) == runs[0]
     for wrong in ("", "*", "0" * 32, "nothing"):
