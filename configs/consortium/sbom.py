@@ -92,7 +92,8 @@ def spdx_name(debian: str) -> str:
 def licence_names(copyright_file: str) -> list[str]:
     """Short names in a machine-readable Debian copyright file, in the order they appear; none in one that is prose."""
     names: dict[str, None] = {}
-    for line in re.findall(r"^License: *(\S.*)$", copyright_file, re.MULTILINE):
+    lines: list[str] = re.findall(r"^License: *(\S.*)$", copyright_file, re.MULTILINE)
+    for line in lines:
         for name in re.split(r",|\s+(?:and|or|and/or)\s+", re.sub(r"\s+with\s.*", "", line)):
             names.setdefault(name.strip())
     return [name for name in names if name][:_MAX_LICENCES]
