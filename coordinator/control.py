@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import Status
 from flwr.common.serde import fab_to_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
@@ -29,7 +28,7 @@ from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from httpx import HTTPStatusError, codes
 
-from fedcredit.runtime.flower_bundle import bundle_files
+from fedcredit.runtime.flower_bundle import bundle_archive
 
 __all__ = ["ended_runs", "main", "node_key", "register", "start_run"]
 
@@ -61,7 +60,7 @@ def register(client: ControlHttpClient, keys: Mapping[str, str]) -> str:
 
 def start_run(client: ControlHttpClient, run: str) -> str:
     """Starts the installed package's bundle for a run; returns the Flower run's id."""
-    archive, _ = build_fab_from_files(dict(bundle_files()))
+    archive = bundle_archive()
     bundle = Fab(hashlib.sha256(archive).hexdigest(), archive, {})
     request = StartRunRequest(fab=fab_to_proto(bundle), override_config=user_config_to_proto({"run": run}))
     return str(client.StartRun(request).run_id)

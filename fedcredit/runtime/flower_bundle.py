@@ -8,6 +8,7 @@ own installed package makes. It changes with the version of fedcredit and of Flo
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from flwr.cli.build import build_fab_from_files
 
 import fedcredit
 
-__all__ = ["bundle_files", "bundle_sha256", "write_bundle"]
+__all__ = ["bundle_archive", "bundle_files", "bundle_sha256", "write_bundle"]
 
 _PROJECT = """\
 [project]
@@ -52,8 +53,19 @@ def bundle_sha256(files: Mapping[str, bytes] | None = None) -> str:
     Args:
         files: Content by file name; None = the bundle of the installed package.
     """
-    archive, _ = build_fab_from_files(dict(bundle_files() if files is None else files))
-    return hashlib.sha256(archive).hexdigest()
+    return hashlib.sha256(bundle_archive(files)).hexdigest()
+
+
+def bundle_archive(files: Mapping[str, bytes] | None = None) -> bytes:
+    """The bundle as Flower makes it.
+
+    Args:
+        files: Content by file name; None = the bundle of the installed package.
+    """
+    with warnings.catch_warnings():  # Flower uses patterns of file names that their library is about to rename
+        warnings.simplefilter("ignore", DeprecationWarning)
+        archive, _ = build_fab_from_files(dict(bundle_files() if files is None else files))
+    return archive
 
 
 def write_bundle(folder: Path) -> Path:
