@@ -102,7 +102,7 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
     Args:
         home: The node's.
         raw: A session order.
-        finish: Adds what else belongs into the party's run directory, such as a report, before the others may leave.
+        finish: Adds what else can be made of the party's files, such as a report, before the folder gets its place.
 
     Returns:
         Bytes of a signed `Finished`.
@@ -124,8 +124,8 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
         (files.folder / FAILED_FILE).unlink(missing_ok=True)
         with ExitStack() as stack:
             node = _Node(home, checked, approvals, files, stack)
-            node.play(finish, ended=order.ended)
-            return node.close()
+            node.play(ended=order.ended)
+            return node.close(finish)
     except (FedCreditError, OSError) as error:
         return ended_badly(home, checked, files, error)
     finally:
@@ -197,16 +197,10 @@ class _Node:
             progress=self._clock,
         )
 
-    def play(self, finish: Callable[[Path, PartyId], None] | None, *, ended: bool) -> None:
+    def play(self, *, ended: bool) -> None:
         """The role, to its end."""
         started = time.perf_counter()
-
-        def complete(result: Any) -> None:
-            self._write(result, started)
-            if finish is not None:
-                finish(self._files.folder, self._party)
-
-        play(self._part, self._role, complete, ended=ended)
+        play(self._part, self._role, lambda result: self._write(result, started), ended=ended)
 
     async def _role(self, channel: Channel) -> Any:
         escrow = FileEscrow(self._files.folder / "escrow" / f"{self._party}.jsonl")
@@ -255,10 +249,10 @@ class _Node:
         deployed = {"party": party, "continues": proposal.continues or None, "missing": list(proposal.missing)}
         files.json("summary.json", {**summarise(self._model, outcome, written, effort), "deployed": deployed})
 
-    def close(self) -> bytes:
+    def close(self, finish: Callable[[Path, PartyId], None] | None) -> bytes:
         """Ends the run in this house; returns what the coordinator is told."""
         self._ledger.close_run(self._checked.run)
-        return ended_well(self._part, _shared(self._files, self._spec, self._party))
+        return ended_well(self._part, _shared(self._files, self._spec, self._party), finish)
 
 
 def _shared(files: RunFiles, spec: RunSpec, party: PartyId) -> bytes:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy
-from fedcredit.errors import IntegrityError
+from fedcredit.errors import FedCreditError, IntegrityError
 from fedcredit.governance.audit import AuditLog, write_heads
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.consent import FAILED_FILE, public_error, run_folder
@@ -19,7 +21,7 @@ from fedcredit.runtime.proposal import Checked, Finished, signed_finished
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.session import ATTEMPT_FILE, COMPLETE_FILE, STOP_FILE, Part
 from fedcredit.runtime.unfinished import LOCK_FILE
-from fedcredit.types import RunId
+from fedcredit.types import PartyId, RunId
 
 __all__ = [
     "EPHEMERAL",
@@ -66,12 +68,13 @@ def public_of(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def ended_well(part: Part, shared: bytes) -> bytes:
+def ended_well(part: Part, shared: bytes, finish: Callable[[Path, PartyId], None] | None = None) -> bytes:
     """Closes a party's books of a run and moves its folder to ``runs/RUN``, secrets removed first.
 
     Args:
         part: The party.
         shared: What it publishes.
+        finish: Adds what can be made of the other files; where it fails, the result stands and the text says so.
 
     Returns:
         Bytes of the signed `Finished`, which stand in the folder too.
@@ -79,8 +82,21 @@ def ended_well(part: Part, shared: bytes) -> bytes:
     files, run = part.files, part.checked.run
     head = _close_audit(part)
     write_heads(files.audit, {part.party: head})
+    text = ""
+    if finish is not None:
+        try:
+            finish(files.folder, part.party)
+        except FedCreditError as error:
+            text = f"the result is complete, its report is not [{error.code}]"
     finished = Finished(
-        party=part.party, run=run, ok=True, audit_head=head, attempts=part.attempts, shared=shared, **_sent(files)
+        text=text,
+        party=part.party,
+        run=run,
+        ok=True,
+        audit_head=head,
+        attempts=part.attempts,
+        shared=shared,
+        **_sent(files),
     )
     data = signed_finished(part.home, finished)
     replace_file(files.folder / FINISHED_FILE, data)

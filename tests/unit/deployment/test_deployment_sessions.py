@@ -111,11 +111,11 @@ def test_who_was_killed_at_the_very_end_ends_without_the_others(
     dying = [True]
     well = session_files.ended_well
 
-    def killed(part: Any, shared: bytes) -> bytes:
+    def killed(part: Any, shared: bytes, finish: Any = None) -> bytes:
         if part.party == "tax_office" and dying:
             dying.pop()
             raise KeyboardInterrupt
-        return well(part, shared)
+        return well(part, shared, finish)
 
     monkeypatch.setattr(node_session, "ended_well", killed)
     with pytest.raises(KeyboardInterrupt):
