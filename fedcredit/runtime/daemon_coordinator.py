@@ -195,6 +195,6 @@ class CoordinatorDaemon:
                 self._enrolled = True
                 self._parts.log.info("flower.enrolled")
             except FedCreditError as error:
-                self._parts.log.info("flower.enrolled", code=error.code)
+                self._parts.log.info("flower.not-ready", code=error.code)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MOST_PAUSE)

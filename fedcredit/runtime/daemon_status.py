@@ -19,7 +19,6 @@ __all__ = [
     "NodeStatus",
     "PeerView",
     "ProcessView",
-    "ProposalLine",
     "TrafficView",
     "read_status",
     "write_status",
@@ -116,19 +115,6 @@ class ExchangeView(msgspec.Struct, frozen=True, kw_only=True):
     since: str
 
 
-class ProposalLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that was proposed to this node; ``stage`` is known while it runs."""
-
-    run: str
-    name: str
-    model: str
-    spec_digest: str
-    parties: list[str]
-    state: str
-    since: str
-    stage: str = ""
-
-
 class TrafficView(msgspec.Struct, frozen=True, kw_only=True):
     """What this node sent to a party in a protocol, all runs on its disk together."""
 
@@ -168,7 +154,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         certificate_seconds: Until the own certificate expires.
         processes: Supervised processes.
         exchange: Whether it answers.
-        proposals: Runs proposed to this node, those in progress with their stage.
+        runs: Number of runs by what this house has of them: proposed, running, failed, finished.
         ledger: Headroom.
         traffic: What was sent.
         stage_seconds: Seconds by stage over finished runs.
@@ -186,7 +172,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     certificate_seconds: float
     processes: list[ProcessView]
     exchange: ExchangeView
-    proposals: list[ProposalLine]
+    runs: dict[str, int]
     ledger: list[LedgerView]
     traffic: list[TrafficView]
     stage_seconds: dict[str, float]

@@ -220,10 +220,8 @@ def node_metrics(status: NodeStatus) -> Iterator[Metric]:
     """Metrics of a node: its own counts and sizes."""
     yield from _shared(status)
     yield _gauge("exchange_reachable", "1 while the exchange answers.", (), {(): float(status.exchange.reachable)})
-    states: dict[tuple[str, ...], float] = {}
-    for one in status.proposals:
-        states[(one.state,)] = states.get((one.state,), 0) + 1
-    yield _gauge("runs", "Runs proposed to this node, by state.", ("state",), states)
+    runs = {(state,): float(count) for state, count in status.runs.items()}
+    yield _gauge("runs", "Runs by what this house has of them.", ("state",), runs)
     for name, about, pick in (
         ("sent_messages", "Messages sent, by protocol and recipient.", 0),
         ("sent_bytes", "Bytes sent, by protocol and recipient.", 1),

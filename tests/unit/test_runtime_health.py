@@ -21,7 +21,6 @@ from fedcredit.runtime.daemon_status import (
     NodeStatus,
     PeerView,
     ProcessView,
-    ProposalLine,
     TrafficView,
     read_status,
     write_status,
@@ -67,11 +66,7 @@ NODE = NodeStatus(
     certificate_seconds=5.0,
     processes=[ProcessView(name="supernode", running=True)],
     exchange=ExchangeView(address="hub:9443", reachable=False, since=""),
-    proposals=[
-        ProposalLine(
-            run=RUN, name="secret-name", model="boost", spec_digest="d", parties=["bank"], state="pending", since=""
-        )
-    ],
+    runs={"proposed": 1},
     ledger=[
         LedgerView(counterparty="tax_office", account="equations", used=5, cap=20),
         LedgerView(counterparty="tax_office", account="row_bits", used=5, cap=None),
@@ -174,7 +169,7 @@ def test_metrics_of_a_node(port: int, state: State) -> None:
     assert found["fedcredit_sent_bytes_total", bank] == 900
     assert found["fedcredit_stage_seconds_total", (("stage", "bin"),)] == 2.5
     assert found["fedcredit_ledger_used_share", (("account", "equations"), ("counterparty", "tax_office"))] == 0.25
-    assert found["fedcredit_runs", (("state", "pending"),)] == 1
+    assert found["fedcredit_runs", (("state", "proposed"),)] == 1
     assert found["fedcredit_exchange_reachable", ()] == 0
     assert found["fedcredit_ready", ()] == 0
     assert len([one for one in found if one[0] == "fedcredit_ledger_used_share"]) == 1
@@ -187,7 +182,7 @@ def test_no_run_and_no_value_in_metrics(port: int, state: State) -> None:
         stage_seconds={'x"} 1\nfedcredit_evil 1': 2.5},
     )
     text = get(port, "/metrics")[1]
-    for value in (RUN, "secret-name", "184230", "91310000", "张三", "evil"):
+    for value in ("184230", "91310000", "张三", "evil"):
         assert value not in text
     assert samples(port)["fedcredit_sent_messages_total", (("party", "other"), ("protocol", "other"))] == 3
     state.status = COORDINATOR

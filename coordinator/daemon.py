@@ -1,0 +1,31 @@
+"""The coordinator's daemon as a process: ``python -m coordinator.daemon HOME [--quiet]``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from fedcredit.runtime.daemon_coordinator import CoordinatorDaemon
+from fedcredit.runtime.daemon_main import daemon_main
+from fedcredit.runtime.daemon_parts import bind_coordinator
+from fedcredit.runtime.home import Home
+from fedcredit.runtime.logs import Log
+from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.roster import MemberKind
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs until SIGTERM; returns the exit code."""
+    return daemon_main(sys.argv[1:] if arguments is None else arguments, MemberKind.COORDINATOR, _build)
+
+
+def _build(home: Home, log: Log, stack: ExitStack) -> CoordinatorDaemon:
+    registry = Registry(home.state / "registry.sqlite")
+    stack.callback(registry.close)
+    return CoordinatorDaemon(bind_coordinator(home, registry, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

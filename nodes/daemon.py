@@ -1,0 +1,27 @@
+"""The node's daemon as a process: ``python -m nodes.daemon HOME [--quiet]``; see ``fedcredit-node serve``."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+from fedcredit.runtime.daemon_main import daemon_main
+from fedcredit.runtime.daemon_node import NodeDaemon, bind_node
+from fedcredit.runtime.home import Home
+from fedcredit.runtime.logs import Log
+from fedcredit.runtime.roster import MemberKind
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs until SIGTERM; returns the exit code."""
+    return daemon_main(sys.argv[1:] if arguments is None else arguments, MemberKind.NODE, _build)
+
+
+def _build(home: Home, log: Log, _: ExitStack) -> NodeDaemon:
+    return NodeDaemon(bind_node(home, log))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
