@@ -9,7 +9,7 @@ EXTRAS := demo,dev,deploy,neural,postgres
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow check bench clean
+.PHONY: help setup demo consortium test slow check bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,6 +30,9 @@ setup: $(STAMP)  ## a virtual environment in .venv with everything, pinned
 
 demo: .venv/.demo  ## a bank, a tax office and a utility train one scorecard on real data
 	$(BIN)/fedcredit simulate configs/simulations/demo.toml
+
+consortium: $(STAMP)  ## the same between houses: coordinator and nodes as processes over mutual TLS, compared
+	$(BIN)/python benchmarks/consortium.py
 
 test: $(STAMP)  ## the newcomer's test suite
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile

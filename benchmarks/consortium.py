@@ -1,0 +1,178 @@
+"""A whole consortium on this machine, by the commands its people would type; compared with simulation.
+
+Provisions a trial, starts the coordinator and each house as processes of their own over mutual TLS, submits runs,
+watches them, fetches what each house keeps, and holds models and metrics against `fedcredit simulate` of the same
+configuration. Ends every process it has started.
+
+    python benchmarks/consortium.py [--out DIR] [--runs credit-scorecard credit-boost taiwan-scorecard taiwan-boost]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+RUNS = {
+    "credit-scorecard": ("credit_data_scorecard.toml", "credit"),
+    "credit-boost": ("credit_data_boost.toml", "credit"),
+    "taiwan-scorecard": ("taiwan_scorecard.toml", "taiwan"),
+    "taiwan-boost": ("taiwan_boost.toml", "taiwan"),
+}
+TAIWAN = {"bank": "known:taiwan-default-guest", "tax_office": "known:taiwan-default-host"}
+METRICS = ("spec_digest", "rows_train", "rows_test", "auc_test", "ks_test", "brier_test", "auc_label_holder_alone")
+
+
+@dataclass
+class Compared:
+    """One run between houses, beside its simulation."""
+
+    name: str
+    auc: float
+    identical: bool
+    differences: list[str]
+    session: float
+    simulated: float
+    submitted: float
+
+
+def command(*words: str | Path, quiet: bool = True) -> str:
+    """Runs one of the product's commands; its output."""
+    done = subprocess.run([str(BIN / str(words[0])), *map(str, words[1:])], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, words))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
+    if not quiet:
+        print(done.stdout, end="", flush=True)
+    return done.stdout
+
+
+def free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def consortium_file(out: Path, *, with_taiwan: bool) -> tuple[Path, list[str]]:
+    """The shipped trial, on ports that are free here; and its nodes."""
+    content: dict[str, Any] = tomllib.loads((ROOT / "configs/consortium/credit_data.toml").read_text("utf-8"))
+    exchange, fleet = free_ports(2)
+    content["coordinator"] |= {"exchange": f"127.0.0.1:{exchange}", "fleet": f"127.0.0.1:{fleet}"}
+    content["local"] = {"first_port": free_block(24)}
+    for member in content["member"]:
+        if with_taiwan and member["name"] in TAIWAN:
+            member["data"]["taiwan"] = {"source": TAIWAN[member["name"]]}
+    path = out / "consortium.toml"
+    path.write_text(tomli_w.dumps(content), encoding="utf-8")
+    return path, [member["name"] for member in content["member"] if member.get("kind", "node") == "node"]
+
+
+def free_block(size: int) -> int:
+    """First of some ports in a row that are free now."""
+    for first in range(20_000, 30_000, size):
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + size):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise SystemExit("no ports are free")
+
+
+def compare(name: str, config: Path, homes: Path, run: str, submitted: float) -> Compared:
+    """Fetches every house's part and holds it against the simulation's."""
+    out = homes.parent / f"simulated-{name}"
+    command("fedcredit", "simulate", config, "--out", out)
+    simulated = json.loads((out / "summary.json").read_text("utf-8"))
+    parties = list(simulated["parties"])
+    differences = []
+    for party in parties:
+        fetched = homes.parent / f"fetched-{name}" / party
+        command("fedcredit", "run", "fetch", run, "--home", homes / party, "--out", fetched)
+        (own,) = (fetched / "model" / party).glob("*.json")
+        if json.loads(own.read_text("utf-8")) != json.loads((out / "model" / party / own.name).read_text("utf-8")):
+            differences.append(f"model of {party}")
+    bank = homes.parent / f"fetched-{name}" / simulated["bank"]
+    summary = json.loads((bank / "summary.json").read_text("utf-8"))
+    differences += [key for key in METRICS if summary[key] != simulated[key]]
+    if (bank / "predictions.parquet").read_bytes() != (out / "predictions.parquet").read_bytes():
+        differences.append("predictions")
+    return Compared(
+        name,
+        summary["auc_test"],
+        not differences,
+        differences,
+        summary["seconds"]["total"],
+        simulated["seconds"]["total"],
+        submitted,
+    )
+
+
+def submit_and_wait(config: Path, data: str, operator: Path) -> tuple[str, float]:
+    """One run from its submission to its end; its name and the seconds it took."""
+    started = time.perf_counter()
+    answer = json.loads(command("fedcredit", "run", "submit", config, "--data", data, "--home", operator, "--json"))
+    run = str(answer["run"])
+    command("fedcredit", "run", "watch", run, "--home", operator, quiet=False)
+    return run, time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, help="folder for homes and results; by default one that is removed")
+    parser.add_argument("--runs", nargs="+", choices=RUNS, help="by default those whose data are here")
+    given = parser.parse_args(arguments)
+    taiwan = bool(os.environ.get("FEDCREDIT_DATA"))
+    names = given.runs or [name for name in RUNS if taiwan or not name.startswith("taiwan")]
+    out = given.out or Path(tempfile.mkdtemp(prefix="fedcredit-consortium-"))
+    out.mkdir(parents=True, exist_ok=True)
+    file, nodes = consortium_file(out, with_taiwan=taiwan)
+    homes = out / "homes"
+    print(command("fedcredit", "provision", file, "--out", homes, "--local"), end="")
+    compared = []
+    try:
+        command("fedcredit-coordinator", "start", "--home", homes / "coordinator", quiet=False)
+        for node in nodes:
+            command("fedcredit-node", "start", "--home", homes / node, quiet=False)
+        for name in names:
+            config = ROOT / "configs/simulations" / RUNS[name][0]
+            run, seconds = submit_and_wait(config, RUNS[name][1], homes / "operations")
+            compared.append(compare(name, config, homes, run, seconds))
+    finally:
+        for node in nodes:
+            subprocess.run([BIN / "fedcredit-node", "stop", "--home", homes / node], check=False)
+        subprocess.run([BIN / "fedcredit-coordinator", "stop", "--home", homes / "coordinator"], check=False)
+    print(f"\n{'run':<18}{'AUC':>8}  {'as simulated':<14}{'session s':>10}{'simulated s':>12}{'submit to end s':>17}")
+    for one in compared:
+        words = "identical" if one.identical else "DIFFERENT"
+        seconds = f"{one.session:>10.1f}{one.simulated:>12.1f}{one.submitted:>17.1f}"
+        print(f"{one.name:<18}{one.auc:>8.4f}  {words:<14}{seconds}")
+        for difference in one.differences:
+            print(f"    differs: {difference}")
+    if given.out is None and all(one.identical for one in compared):
+        shutil.rmtree(out)
+    else:
+        print(f"everything is in {out}")
+    return 0 if compared and all(one.identical for one in compared) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
