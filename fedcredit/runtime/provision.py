@@ -18,7 +18,7 @@ from fedcredit.runtime.provision_bundle import LocalPlan, remove_bundle, write_b
 from fedcredit.runtime.provision_certificates import issue_certificate, load_certificate
 from fedcredit.runtime.provision_keys import fingerprint
 from fedcredit.runtime.provision_pin import pin
-from fedcredit.runtime.provision_request import Request, make_request, parse_request
+from fedcredit.runtime.provision_request import Request, home_keys, parse_request, request_bytes
 from fedcredit.runtime.provision_spec import AUTHORITY_FOLDER, ConsortiumSpec
 from fedcredit.runtime.roster import Member, RevokedKeys, Roster
 from fedcredit.spec.rules import nearest
@@ -130,9 +130,7 @@ def provision_local(consortium: ConsortiumSpec, out: Path) -> dict[PartyId, Path
         raise SpecError("provision.local", f"--local makes everyone's private keys in one place; {right}")
     requests = []
     for name, kind in consortium.kinds.items():
-        made = make_request(name, kind, out / name)
-        requests.append(parse_request(made.path.read_bytes(), str(made.path)))
-        made.path.unlink()
+        requests.append(parse_request(request_bytes(name, kind, home_keys(out / name, kind)), name))
     plan = LocalPlan.of(consortium)
     done = _provision(consortium, out, requests, Order(), plan)
     for folder in done.bundles.values():

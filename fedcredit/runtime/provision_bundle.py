@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def _values(
     }
 
 
-def _render(template: str, values: Mapping[str, Any]) -> bytes:
+@functools.cache
+def _templates() -> Environment:
     environment = Environment(  # noqa: S701 -- no HTML: TOML, YAML and Markdown, with values quoted by the filter
         loader=PackageLoader("fedcredit.runtime", "templates"),
         undefined=StrictUndefined,
@@ -155,7 +157,11 @@ def _render(template: str, values: Mapping[str, Any]) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["toml"] = _toml
-    text = environment.get_template(template).render(values)
+    return environment
+
+
+def _render(template: str, values: Mapping[str, Any]) -> bytes:
+    text = _templates().get_template(template).render(values)
     if template.endswith(".toml.j2"):
         tomllib.loads(text)
     return text.encode("utf-8")

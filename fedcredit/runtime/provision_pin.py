@@ -197,17 +197,23 @@ def _check_keys(own: PartyKeys, member: Member, folder: Path) -> None:
 def _install(files: _Bundle, home: Path, kind: MemberKind) -> tuple[str, ...]:
     """Writes the bundle's files; the house's own are kept where they are there."""
     for name, data in (("roster.json", files.roster), ("ca.pem", files.ca), ("certificate.pem", files.certificate)):
-        replace_file(home / name, data)
+        _put(home / name, data)
     kept = []
     for name in (SETTINGS_FILES[kind], *_OWN, "CHECKLIST.md"):
         if not (files.folder / name).exists():
             continue
         data = _read(files.folder / name)
         if not (home / name).exists() or name == "CHECKLIST.md":
-            replace_file(home / name, data)
+            _put(home / name, data)
         elif (home / name).read_bytes() != data:
             kept.append(name)
     return tuple(kept)
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Writes a file that is not there with this content already."""
+    if not path.exists() or path.read_bytes() != data:
+        replace_file(path, data)
 
 
 def _swap(home: Path) -> None:

@@ -30,11 +30,11 @@ from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import check_private
 from fedcredit.runtime.provision_certificates import key_digest, make_signing_request
 from fedcredit.runtime.provision_keys import PartyKeys, fingerprint, new_keys, read_keys, write_keys
-from fedcredit.runtime.roster import Member, MemberKind
+from fedcredit.runtime.roster import Member, MemberKind, check_name
 from fedcredit.types import PartyId
 from fedcredit.wire.envelope import VerifyKey
 
-__all__ = ["KEYS_NEXT", "MadeRequest", "Request", "make_request", "parse_request", "request_bytes"]
+__all__ = ["KEYS_NEXT", "MadeRequest", "Request", "home_keys", "make_request", "parse_request", "request_bytes"]
 
 KEYS_NEXT = "keys-next"
 """Folder of keys that were asked for and are not in force yet."""
@@ -130,23 +130,34 @@ def make_request(name: str, kind: MemberKind, out: Path, *, rotate: bool = False
         SpecError: not a name, unreadable keys, a folder that cannot be written, or no keys to rotate.
         IntegrityError: keys that are there are damaged.
     """
+    check_name(name, kind)  # before anything is written
     old = read_keys(out / "keys", kind) if rotate else None
     folder = out / (KEYS_NEXT if rotate else "keys")
     fresh = not folder.exists()
-    if fresh:
-        keys = new_keys(kind)
-        request = request_bytes(name, kind, keys, old=old)  # before anything is written: the name may be wrong
-        write_keys(folder, keys)
-    else:
-        check_private(folder)
-        keys = read_keys(folder, kind)
-        request = request_bytes(name, kind, keys, old=old)
+    keys = home_keys(out, kind, folder.name)
+    request = request_bytes(name, kind, keys, old=old)
     path = out / f"{name}.request.json"
     try:
         replace_file(path, request)
     except OSError as error:
         raise SpecError("request.folder", f"{path}: cannot be written ({error.strerror})") from None
     return MadeRequest(path, folder, fingerprint(keys.signing.public.raw), fresh)
+
+
+def home_keys(home: Path, kind: MemberKind, name: str = "keys") -> PartyKeys:
+    """The keys in a home; made if there are none.
+
+    Raises:
+        SpecError: readable by others, or not writable.
+        IntegrityError: they are damaged.
+    """
+    folder = home / name
+    if folder.exists():
+        check_private(folder)
+        return read_keys(folder, kind)
+    keys = new_keys(kind)
+    write_keys(folder, keys)
+    return keys
 
 
 def request_bytes(name: str, kind: MemberKind, keys: PartyKeys, *, old: PartyKeys | None = None) -> bytes:

@@ -33,6 +33,7 @@ __all__ = [
     "MemberKind",
     "RevokedKeys",
     "Roster",
+    "check_name",
     "load_roster",
     "parse_roster",
     "sign_roster",
@@ -85,10 +86,7 @@ class Member:
 
     def __post_init__(self) -> None:
         """Refuses what no member can have."""
-        if MEMBER_NAME.fullmatch(self.name) is None:
-            raise SpecError("roster.name", f"{self.name[:80]!r}: a member's name is 1 to 64 of a-z 0-9 _ -")
-        if (self.name == COORDINATOR) is not (self.kind is MemberKind.COORDINATOR):
-            raise SpecError("roster.name", f'{self.name}: the coordinator, and it alone, is named "{COORDINATOR}"')
+        check_name(self.name, self.kind)
         if (self.kind is MemberKind.NODE) is not bool(self.flower_key):
             raise SpecError("roster.key", f"{self.name}: nodes, and they alone, have a Flower key")
         if self.flower_key and _FLOWER_KEY.fullmatch(self.flower_key) is None:
@@ -223,6 +221,18 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     roster: _Content
     consortium_key: _Hex32
     signature: _Hex64
+
+
+def check_name(name: str, kind: MemberKind) -> None:
+    """Refuses a name that a member of this kind cannot have.
+
+    Raises:
+        SpecError: not of the characters of a name, or the coordinator's for another kind, or the other way round.
+    """
+    if MEMBER_NAME.fullmatch(name) is None:
+        raise SpecError("roster.name", f"{name[:80]!r}: a member's name is 1 to 64 of a-z 0-9 _ -")
+    if (name == COORDINATOR) is not (kind is MemberKind.COORDINATOR):
+        raise SpecError("roster.name", f'{name}: the coordinator, and it alone, is named "{COORDINATOR}"')
 
 
 def split_address(address: str) -> tuple[str, int]:
