@@ -82,9 +82,9 @@ def closure(extras: list[str]) -> dict[str, Distribution]:
 
 def test_the_two_files_share_all_stages_but_the_last() -> None:
     node, coordinator = (stages(path) for path in FILES.values())
-    assert list(node) == list(coordinator) == ["", "os", "build", "sbom", "image"]
+    assert list(node) == list(coordinator) == ["", "os", "system", "build", "sbom", "image"]
     different = []
-    for name in ("", "os", "build", "sbom"):
+    for name in ("", "os", "system", "build", "sbom"):
         for ours, theirs in zip(node[name], coordinator[name], strict=True):
             if ours != theirs:
                 different.append((ours[1], theirs[1]))
@@ -100,7 +100,7 @@ def test_the_two_files_share_all_stages_but_the_last() -> None:
 
 @each_image
 def test_nothing_comes_from_elsewhere(image: str) -> None:
-    known = ["${BASE}", "os", "build", "sbom"]
+    known = ["${BASE}", "os", "system", "build"]
     for name, words in steps(FILES[image]):
         if name == "FROM":
             assert words.split(" AS ")[0] in known
@@ -115,9 +115,10 @@ def test_nothing_comes_from_elsewhere(image: str) -> None:
 def test_the_last_stage_runs_no_command_and_holds_no_build_tool(image: str) -> None:
     names = [name for name, _ in last(FILES[image])]
     assert "RUN" not in names
-    installed = " ".join(words for name, words in stages(FILES[image])["os"] if name == "RUN")
-    packages = re.findall(r"--no-install-recommends ([^&]*)&&", installed)
-    assert [one.split() for one in packages] == [["python3", "tini", "${SYSTEM_PACKAGES}"]]
+    parts = [*stages(FILES[image])["os"], *stages(FILES[image])["system"]]
+    installed = " ".join(words for name, words in parts if name == "RUN")
+    packages = re.findall(r"--no-install-recommends ([^&;]*)[&;]", installed)
+    assert [one.split() for one in packages] == [["python3", "tini"], ['"${SYSTEM_PACKAGES}"']]
     assert "chmod a-s" in installed, "programs that run as root for others stay in the image"
     build = " ".join(words for _, words in stages(FILES[image])["build"])
     assert "--without-pip" in build

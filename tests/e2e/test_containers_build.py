@@ -1,0 +1,376 @@
+"""Builds both images on a base made here and runs them: as the compose file says, without root, shell or writable root.
+
+Needs root, buildah, podman, debootstrap and the package registries; skipped with the reason where something is missing.
+FEDCREDIT_CONTAINER_BASE names a base image to use instead of one made with debootstrap, FEDCREDIT_CONTAINER_FOLDER a
+folder that keeps images from one run to the next. Limits of memory and processes are left out: not every machine that
+runs tests lends control groups.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fedcredit
+from fedcredit.data.known import find_known, read_known
+from fedcredit.runtime.provision import provision_local
+from fedcredit.runtime.provision_spec import load_consortium
+
+ROOT = Path(__file__).parents[2]
+CONSORTIUM = ROOT / "configs/consortium"
+FILES = {"fedcredit-node": "nodes/Dockerfile", "fedcredit-coordinator": "coordinator/Dockerfile"}
+PYTHON = "/opt/fedcredit/bin/python"
+MIRROR = "http://deb.debian.org"
+USER = 10001
+READY_S = 300.0
+yaml: Any = import_module("yaml")  # it has no types of its own
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """podman and buildah with storage of their own, in a mount namespace of their own.
+
+    Args:
+        folder: Where everything is kept.
+        namespace: Process that holds the namespace; it hides control groups that the tests leave alone.
+    """
+
+    folder: Path
+    namespace: int
+
+    def run(
+        self, *command: str | Path, check: bool = True, timeout_s: float = 2400.0
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "CONTAINERS_STORAGE_CONF": str(self.folder / "storage.conf"),
+            "CONTAINERS_CONF": str(self.folder / "containers.conf"),
+        }
+        words = ["nsenter", "--target", str(self.namespace), "--mount", f"--wd={ROOT}", *map(str, command)]
+        done = subprocess.run(words, check=False, capture_output=True, text=True, env=environment, timeout=timeout_s)
+        if check and done.returncode != 0:
+            pytest.fail(f"{' '.join(words)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+        return done
+
+    def container(self, image: str, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a hardened container without a network, and without a shell in it."""
+        hard = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--network=none")
+        shells = [f"--volume=/dev/null:/usr/bin/{name}:ro" for name in ("dash", "bash")]
+        return self.run(
+            *("podman", "run", "--rm", "--cgroups=disabled", *hard, *shells, *options),
+            *(f"--entrypoint={command[0]}", tag(image), *command[1:]),
+            check=False,
+        )
+
+    def python(self, image: str, code: str) -> Any:
+        done = self.container(image, PYTHON, "-I", "-c", code)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+def tag(image: str) -> str:
+    return f"localhost/{image}:{fedcredit.__version__}"
+
+
+def missing() -> str:
+    """Why images cannot be built here; "" if they can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "building images needs root on Linux"
+    wanted = ["buildah", "podman", "crun", "nsenter", "unshare"]
+    wanted += [] if "FEDCREDIT_CONTAINER_BASE" in os.environ else ["debootstrap"]
+    absent = [name for name in wanted if shutil.which(name) is None]
+    if absent:
+        return (
+            f"not installed: {', '.join(absent)}; apt-get install buildah podman crun debootstrap netavark aardvark-dns"
+        )
+    if shutil.disk_usage("/tmp").free < 12 << 30:
+        return "images need 12 GB of free disk"
+    if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
+        return "mount namespaces are not permitted here"
+    return ""
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    reason = missing()
+    if reason:
+        pytest.skip(f"NO IMAGE WAS BUILT OR RUN: {reason}")
+    kept = os.environ.get("FEDCREDIT_CONTAINER_FOLDER")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("engine")
+    folder.mkdir(exist_ok=True)
+    storage = f'driver = "overlay"\ngraphroot = "{folder}/graph"\nrunroot = "{folder}/run"\n'
+    (folder / "storage.conf").write_text(f"[storage]\n{storage}", "utf-8")
+    most = subprocess.run(["sh", "-c", "ulimit -Hn"], check=True, capture_output=True, text=True).stdout.strip()
+    limits = f'default_ulimits = ["nofile={most}:{most}", "nproc=4096:4096"]\n'
+    quiet = 'cgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+    (folder / "containers.conf").write_text(f"[containers]\n{limits}[engine]\n{quiet}", "utf-8")
+    hide = "mount -t tmpfs none /sys/fs/cgroup && exec sleep 7200"
+    holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sh", "-c", hide])
+    time.sleep(1.0)
+    engine = Engine(folder, holder.pid)
+    try:
+        yield engine
+    finally:
+        engine.run("podman", "rm", "--force", "--all", check=False)
+        engine.run("podman", "network", "prune", "--force", check=False)
+        if not kept:
+            engine.run("podman", "rmi", "--force", "--all", check=False)
+        holder.kill()
+        holder.wait()
+        if not kept:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_base(engine: Engine) -> str:
+    """A Debian 12 without recommendations, as the slim image of the registries is."""
+    given = os.environ.get("FEDCREDIT_CONTAINER_BASE")
+    name = "localhost/fedcredit-base:bookworm"
+    if given or engine.run("podman", "image", "exists", name, check=False).returncode == 0:
+        return given or name
+    root = engine.folder / "root"
+    engine.run("debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", root, f"{MIRROR}/debian")
+    suites = (("debian", "bookworm"), ("debian", "bookworm-updates"), ("debian-security", "bookworm-security"))
+    lines = [f"deb {MIRROR}/{archive} {suite} main\n" for archive, suite in suites]
+    (root / "etc/apt/sources.list").write_text("".join(lines), "utf-8")
+    for used in ("var/lib/apt/lists", "var/cache/apt/archives"):
+        shutil.rmtree(root / used)
+        (root / used / "partial").mkdir(parents=True)
+    engine.run("tar", "--create", "--directory", root, "--file", engine.folder / "root.tar", ".")
+    engine.run("podman", "import", engine.folder / "root.tar", name)
+    (engine.folder / "root.tar").unlink()
+    shutil.rmtree(root)
+    return name
+
+
+def secrets(folder: Path) -> list[str]:
+    """This machine's settings of pip, as secrets of the build: they never reach a layer."""
+    listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True)
+    found = dict(re.findall(r"(?:global|:env:)\.([a-z-]+)='(.*)'", listed.stdout))
+    lines = [f"{key} = {found[key]}" for key in ("index-url", "trusted-host", "proxy") if key in found]
+    options = ["--secret", f"id=pip,src={folder / 'pip.conf'}"]
+    if "cert" in found:
+        lines.append("cert = /run/secrets/ca")
+        options += ["--secret", f"id=ca,src={found['cert']}"]
+    (folder / "pip.conf").write_text("\n".join(["[global]", *lines, ""]), "utf-8")
+    return options
+
+
+@pytest.fixture(scope="module")
+def images(engine: Engine) -> Engine:
+    base = make_base(engine)
+    for image, file in FILES.items():
+        engine.run(
+            *("buildah", "build", "--format=docker", "--layers", "--network=host", "--isolation=chroot"),
+            *("--build-arg", f"BASE={base}", *secrets(engine.folder), "--file", file, "--tag", tag(image), "."),
+        )
+    return engine
+
+
+each_image = pytest.mark.parametrize("image", FILES)
+
+LOOK = """
+import json, os, stat
+raised, open_to_all, files = [], [], 0
+for folder, folders, names in os.walk("/"):
+    if folder == "/":
+        folders[:] = [name for name in folders if name not in ("proc", "sys", "dev", "tmp", "run")]
+    for name in names:
+        mode = os.lstat(os.path.join(folder, name)).st_mode
+        files += 1
+        if stat.S_ISREG(mode) and mode & 0o6000:
+            raised.append(os.path.join(folder, name))
+        if stat.S_ISREG(mode) and mode & 0o002:
+            open_to_all.append(os.path.join(folder, name))
+def writes(folder):
+    try:
+        with open(os.path.join(folder, "probe"), "w"):
+            return True
+    except OSError:
+        return False
+folders = ("/", "/etc", "/usr/bin", "/opt/fedcredit", "/home/fedcredit", "/var/lib/fedcredit", "/tmp")
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+tools = ("gcc", "cc", "pip", "pip3", "uv", "uvx", "curl", "wget", "git", "ssh")
+places = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/fedcredit/bin")
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()], "raised": raised, "open": open_to_all, "files": files,
+    "writes": [one for one in folders if writes(one)],
+    "capabilities": status["CapBnd"].strip(), "new": status["NoNewPrivs"].strip(),
+    "tools": [one for one in tools for place in places if os.path.exists(os.path.join(place, one))],
+    "registries": [one for one in ("/etc/pip.conf", "/run/secrets/ca", "/root/.config/pip") if os.access(one, os.F_OK)],
+}))
+"""
+
+
+@each_image
+def test_what_a_container_is(images: Engine, image: str) -> None:
+    seen = images.python(image, LOOK)
+    assert seen.pop("files") > 10_000
+    assert seen == {
+        "user": [USER, USER],
+        "raised": [],
+        "open": [],
+        "writes": ["/tmp"],
+        "capabilities": "0000000000000000",
+        "new": "1",
+        "tools": [],
+        "registries": [],
+    }
+
+
+@each_image
+def test_its_command_and_its_settings(images: Engine, image: str) -> None:
+    inspected = json.loads(images.run("podman", "image", "inspect", tag(image)).stdout)[0]
+    settings = inspected["Config"]
+    assert settings["User"] == f"{USER}:{USER}"
+    assert settings["Entrypoint"] == ["/usr/bin/tini", "--", f"/opt/fedcredit/bin/{image}"]
+    assert "FLWR_TELEMETRY_ENABLED=0" in settings["Env"]
+    assert inspected["Labels"]["org.opencontainers.image.version"] == fedcredit.__version__
+    assert inspected["Size"] < 1_500_000_000
+    shown = images.container(image, f"/opt/fedcredit/bin/{image}", "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert "serve" in shown.stdout
+
+
+PACKAGES = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
+
+
+@each_image
+def test_the_bill_of_materials_in_the_image_is_complete(images: Engine, image: str) -> None:
+    bill = images.python(image, "print(open('/usr/share/doc/fedcredit/sbom.cdx.json').read())")
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert bill["metadata"]["component"]["name"] == image
+    listed = {(one["name"], one["version"]) for one in bill["components"]}
+    installed = images.python(image, PACKAGES)
+    assert len(installed) > 60
+    assert {*installed.items()} <= listed
+    lines = (ROOT / "constraints.txt").read_text("utf-8").split()
+    pins = {re.sub(r"[-_.]+", "-", line.split("==")[0]).lower(): line.split("==")[1] for line in lines}
+    own = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in installed.items()}
+    own.pop("fedcredit")
+    assert own == {name: pins.get(name) for name in own}
+    assert not {"pip", "uv", "setuptools", "torch"} & set(own)
+    unlicensed = [one["name"] for one in bill["components"] if not one.get("licenses")]
+    assert unlicensed == []
+    debian = (
+        "import json; print(json.dumps(open('/var/lib/dpkg/status').read().count('\\nStatus: install ok installed')))"
+    )
+    assert sum(one.get("purl", "").startswith("pkg:deb/") for one in bill["components"]) == images.python(image, debian)
+    texts = images.python(image, "import json; print(json.dumps(open('/usr/share/doc/fedcredit/licences.txt').read()))")
+    assert len(texts.splitlines()) == len(bill["components"])
+
+
+@pytest.fixture(scope="module")
+def homes(engine: Engine) -> Path:
+    """A trial consortium, its records, and their owner's number as in the images."""
+    base = engine.folder / "trial"
+    shutil.rmtree(base, ignore_errors=True)
+    provision_local(load_consortium(CONSORTIUM / "compose/consortium.toml"), base / "homes")
+    frame = read_known(find_known("credit-data")).frame
+    for name, columns in {"bank": ("Amount", "Time"), "tax_office": ("Income", "Assets"), "utility": ("Home",)}.items():
+        (base / "records" / name).mkdir(parents=True)
+        frame.select(["rownames", *columns]).write_csv(base / "records" / name / "credit.csv")
+    for path in [base, *base.rglob("*")]:
+        os.chown(path, USER, USER)
+    return base
+
+
+def options(service: dict[str, Any], base: Path) -> list[str]:
+    """What the compose file says of a service, in podman's words; all but limits, logs and restarts."""
+    words = [f"--user={USER}:{USER}", "--network", ",".join(f"fedcredit-test-{one}" for one in service["networks"])]
+    words += ["--read-only"] if service["read_only"] else []
+    words += [f"--cap-drop={one}" for one in service["cap_drop"]]
+    words += [f"--security-opt={one.removesuffix(':true')}" for one in service["security_opt"]]
+    words += [f"--tmpfs={one}" for one in service["tmpfs"]]
+    for mount in service["volumes"]:
+        source = mount["source"].replace("${FEDCREDIT_HOMES:-./homes}", str(base / "homes"))
+        source = source.replace("${FEDCREDIT_RECORDS:-./records}", str(base / "records"))
+        source = str(CONSORTIUM / source) if source.startswith("./") else source
+        words.append(f"--volume={source}:{mount['target']}:{'ro' if mount.get('read_only') else 'rw'}")
+    return words
+
+
+CONNECT = """
+import socket, sys
+for host in sys.argv[1:]:
+    try:
+        socket.create_connection((host.rsplit(":", 1)[0], int(host.rsplit(":", 1)[1])), 3).close()
+        print("reached", host)
+    except OSError as error:
+        print("not", host)
+"""
+
+
+@pytest.fixture(scope="module")
+def running(images: Engine, homes: Path) -> Engine:
+    """The services of the compose file but for one holder, each in its container."""
+    whole = yaml.safe_load((CONSORTIUM / "compose.yaml").read_text("utf-8"))
+    for name in whole["networks"]:
+        images.run("podman", "network", "create", "--internal", f"fedcredit-test-{name}")
+    for name in ("coordinator", "bank", "tax_office"):
+        service = whole["services"][name]
+        images.run(
+            *("podman", "run", "--detach", "--cgroups=disabled", "--name", name, *options(service, homes)),
+            *("--volume=/dev/null:/usr/bin/dash:ro", "--volume=/dev/null:/usr/bin/bash:ro"),
+            f"localhost/{service['image']}",
+        )
+    return images
+
+
+def wait_ready(engine: Engine, name: str) -> None:
+    until = time.monotonic() + READY_S
+    while engine.run("podman", "healthcheck", "run", name, check=False).returncode != 0:
+        state = engine.run("podman", "inspect", "--format", "{{.State.Status}}", name).stdout.strip()
+        if state != "running" or time.monotonic() > until:
+            logs = engine.run("podman", "logs", "--tail", "60", name)
+            pytest.fail(f"{name} is {state} and not ready:\n{logs.stdout}\n{logs.stderr}")
+        time.sleep(3.0)
+
+
+def test_two_nodes_and_the_coordinator_find_each_other(running: Engine) -> None:
+    for name in ("coordinator", "bank", "tax_office"):
+        wait_ready(running, name)
+
+
+def test_a_holder_reaches_the_coordinator_and_nobody_else(running: Engine) -> None:
+    shape = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    other = running.run("podman", "inspect", "--format", shape, "tax_office").stdout.split()[0]
+    hosts = (
+        "coordinator:9443",
+        "coordinator:9444",
+        "coordinator:9093",
+        "coordinator:9464",
+        f"{other}:9464",
+        "192.0.2.1:443",
+    )
+    seen = running.run("podman", "exec", "bank", PYTHON, "-I", "-c", CONNECT, *hosts).stdout.splitlines()
+    assert seen == [f"{'reached' if place < 2 else 'not'} {host}" for place, host in enumerate(hosts)]
+
+
+def test_nothing_is_written_outside_home_and_tmp(running: Engine, homes: Path) -> None:
+    for name in ("coordinator", "bank"):
+        assert running.run("podman", "diff", name).stdout.split() == []
+    made = {path.name for path in (homes / "homes/bank").iterdir()}
+    assert {"cache", "state"} <= made
+    assert all(path.lstat().st_uid == USER for path in (homes / "homes/bank").rglob("*"))
+
+
+def test_a_container_stops_when_asked_and_starts_again(running: Engine) -> None:
+    began = time.monotonic()
+    running.run("podman", "stop", "--time", "30", "bank")
+    assert time.monotonic() - began < 28.0, "it was killed, not stopped"
+    running.run("podman", "start", "bank")
+    wait_ready(running, "bank")
