@@ -1,9 +1,8 @@
-"""Runs carried by Flower for real: SuperLink, SuperNodes, ServerApp and proxy as processes; the workers are stand-ins."""
+"""Runs carried by Flower for real: SuperLink, SuperNodes, ServerApp and proxy as processes; workers are stand-ins."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 import pytest
 
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.flower_bundle import bundle_files, bundle_sha256
+from fedcredit.runtime.flower_bundle import bundle_archive, bundle_files, bundle_sha256
 from fedcredit.runtime.flower_client import sessions_folder
 from fedcredit.runtime.flower_processes import (
     CoordinatorFlower,
@@ -37,7 +36,7 @@ from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.provision import provision_local
 from fedcredit.runtime.provision_spec import ConsortiumSpec
 from fedcredit.runtime.proxy import ProxySettings, find_nginx, proxy_child
-from fedcredit.runtime.registry import ENDED, Registry, RunState
+from fedcredit.runtime.registry import ENDED, Registry
 from fedcredit.runtime.session_keeper import end_sessions
 from fedcredit.runtime.supervisor import Supervisor
 from fedcredit.spec.digest import spec_digest
@@ -69,7 +68,8 @@ home, payload = open_home(Path(folder)), sys.stdin.buffer.read()
 proposal = payload if what == "consider" else read_order(payload).proposal
 checked = check_proposal(proposal, home.roster, datetime.now(UTC))
 if what == "consider":
-    answer = encode_struct(Decision(party=home.party, state="approved", approval=signed_approval(home, checked, bytes(32), "")))
+    approval = signed_approval(home, checked, bytes(32), "")
+    answer = encode_struct(Decision(party=home.party, state="approved", approval=approval))
 else:
     meeting = Path(__file__).parent.parent / "meeting" / checked.run
     meeting.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,8 @@ def town(tmp_path_factory: pytest.TempPathFactory, consortium: Callable[..., Pat
     members = [{"name": name} for name in NODES] + [{"name": "ops", "kind": "operator"}]
     coordinator = {"exchange": f"127.0.0.1:{exchange}", "fleet": f"127.0.0.1:{fleet}"}
     plan = {"name": "made-up", "trial": True, "coordinator": coordinator, "member": members}
-    homes = {name: open_home(path) for name, path in provision_local(ConsortiumSpec(**plan), folder / "homes").items()}
+    made = provision_local(ConsortiumSpec.model_validate(plan), folder / "homes")
+    homes = {name: open_home(path) for name, path in made.items()}
     _site(folder / "site")
     home = homes[PartyId("coordinator")]
     with pytest.MonkeyPatch.context() as patch:
@@ -249,7 +250,7 @@ def town(tmp_path_factory: pytest.TempPathFactory, consortium: Callable[..., Pat
             town.loop.run(town.supervisors["coordinator"].start(children["coordinator"]))
             keys = {name: home.roster.member(name).flower_key for name in NODES}
             said = town.until(60, lambda: _tried(lambda: town.loop.run(register_nodes(town.setup, keys))))
-            assert json.loads(said) == {"added": sorted(NODES), "removed": []}
+            assert json.loads(said or "") == {"added": sorted(NODES), "removed": []}
             for name in NODES:
                 town.supervisors[name] = Supervisor(homes[name].logs)
                 town.loop.run(town.supervisors[name].start(children[name]))
@@ -270,11 +271,82 @@ def _tried(what: Callable[[], Result]) -> Result | None:
         return None
 
 
-def test_a_run_from_its_launch_to_its_end(town: Town, record_property: Callable[[str, object], None]) -> None:
-    run = town.launch()
+def process_of(supervisor: Supervisor, name: str) -> int:
+    (view,) = [one for one in supervisor.views() if one.name == name]
+    assert view.process is not None
+    return view.process
+
+
+def test_two_runs_at_once_outlive_the_superlink(town: Town, record_property: Callable[[str, object], None]) -> None:
+    (town.meeting / "hold").touch()
+    runs = [town.launch(), town.launch()]
+    starts = [town.meeting / run / f"{party}.starts" for run in runs for party in (*NODES, "coordinator")]
+    town.until(90, lambda: all(one.exists() for one in starts))
+    os.kill(process_of(town.supervisors["coordinator"], "superlink"), signal.SIGKILL)
+    town.until(20, lambda: town.supervisors["coordinator"].views()[0].restarts == 1)
+    time.sleep(3)
+    assert town.loop.run(ended_runs(town.setup, [town.registry.get(one).flower_run for one in runs])) == set()
+    (town.meeting / "hold").unlink()
+    assert [town.ended(run) for run in runs] == ["finished: all parties have finished"] * 2, town.told()
+    assert [one.read_text() for one in starts] == ["x"] * 6, "no session was interrupted"
+    assert set(town.registry.outcomes(runs[0])) == {*NODES, "coordinator"}
+    record_property("seconds", json.dumps([town.seconds(run) for run in runs]))
+
+
+def test_a_doctored_bundle_is_refused_named_and_written_down(town: Town) -> None:
+    files = bundle_files()
+    files["fedcredit_node.py"] += b"#"
+    found = bundle_sha256(files)
+    (town.folder / "doctored.fab").write_bytes(bundle_archive(files))
+    run = town.submit()
+    start = (
+        "import sys; from pathlib import Path; import coordinator.control as control;"
+        "control.bundle_archive = Path(sys.argv[1]).read_bytes;"
+        "sys.stdout.write(control.main(sys.argv[2:]))"
+    )
+    where = (f"localhost:{town.setup.port}", str(town.setup.tls.ca))
+    command = [sys.executable, "-c", start, str(town.folder / "doctored.fab"), *where, "run", run]
+    subprocess.run(command, check=True, timeout=60, capture_output=True)
+    end = town.ended(run)
+    assert f"app bundle {found[:16]} is not listed here" in end
+    assert end.endswith("[bundle.unlisted]")
+    first = PartyId(end.split(": ")[1])
+    (line,) = [json.loads(one) for one in (town.homes[first].logs / "flower-audit.jsonl").read_text().splitlines()]
+    assert (line["event"], line["found"]) == ("bundle.unlisted", found)
+
+
+def test_a_node_that_is_not_in_the_roster_is_not_let_in(town: Town) -> None:
+    home = town.folder / "stranger"
+    (home / "keys").mkdir(parents=True)
+    command = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "384", "-N", "", "-f", str(home / "keys" / "flower.key")]
+    subprocess.run(command, check=True)
+    (home / "ca.pem").write_bytes(town.homes[NODES[0]].ca_file.read_bytes())
+    (port,) = free_ports(1)
+    node, _ = node_children(replace(town.nodes[NODES[0]], home=home, port=port))
+    done = subprocess.run(
+        node.command, env=dict(node.environment), check=False, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode != 0
+    assert "2004" in done.stdout + done.stderr, done.stdout + done.stderr
+
+
+def test_a_node_that_is_killed_goes_on_with_its_session(town: Town) -> None:
+    (town.meeting / "hold").touch()
+    run, tax = town.launch(), NODES[1]
+    starts = town.meeting / run / f"{tax}.starts"
+    town.until(90, starts.exists)
+    town.loop.run(town.supervisors[tax].stop())
+    end_sessions(sessions_folder(town.homes[tax].folder))
+    town.supervisors[tax] = Supervisor(town.homes[tax].logs)
+    town.loop.run(town.supervisors[tax].start(node_children(town.nodes[tax])))
+    town.until(100, lambda: starts.read_text() == "xx")
+    (town.meeting / "hold").unlink()
     assert town.ended(run) == "finished: all parties have finished", town.told()
-    assert set(town.registry.outcomes(run)) == {*NODES, "coordinator"}
-    seconds = town.seconds(run)
-    record_property("seconds", json.dumps(seconds))
-    print(seconds)
-    assert [(town.meeting / run / f"{name}.starts").read_text() for name in NODES] == ["x", "x"]
+    told = [one.event for one in town.registry.events(run) if one.party == tax]
+    assert told == ["approved", "session", "lost", "back", "session", "finished"]
+
+
+def test_nothing_left_this_machine(town: Town) -> None:
+    assert (town.folder / "site" / "inside.txt").exists(), "the hook was there"
+    outside = town.folder / "site" / "outside.txt"
+    assert not outside.exists(), outside.read_text()
