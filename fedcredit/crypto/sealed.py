@@ -211,7 +211,7 @@ class Opener:
         self._place = place
         self._sender = sender
 
-    def open(self, sequence: int, sealed: bytes) -> bytes:
+    def open(self, sequence: int, sealed: bytes | memoryview) -> bytes:
         """The head with this number.
 
         Raises:

@@ -127,11 +127,11 @@ class BodyOpener:
         """Index of the chunk expected next; ``chunks`` when all are there."""
         return len(self._plain)
 
-    def check(self, index: int, sealed: bytes) -> None:
+    def check(self, index: int, sealed: bytes | memoryview) -> None:
         """Verifies a chunk that was opened before; raises PeerError if it is not the sender's."""
         self._open(index, sealed)
 
-    def add(self, sealed: bytes) -> None:
+    def add(self, sealed: bytes | memoryview) -> None:
         """Opens the next chunk.
 
         Raises:
@@ -162,7 +162,7 @@ class BodyOpener:
             )
         return self._plain[0] if self.chunks == 1 else b"".join(self._plain)
 
-    def _open(self, index: int, sealed: bytes) -> bytes:
+    def _open(self, index: int, sealed: bytes | memoryview) -> bytes:
         try:
             plain = self._cipher.decrypt(index.to_bytes(_NONCE_BYTES, "big"), sealed, _place(self.size))
         except InvalidTag:

@@ -170,11 +170,12 @@ class Desk:
             PeerRestarted: a peer began again.
         """
         frame, start = read_from_exchange(data)
+        raw = memoryview(data)[start:]
         with self._lock:
             if isinstance(frame, Head):
-                self._inbox.head(frame, data[start:])
+                self._inbox.head(frame, raw)
             elif isinstance(frame, Chunk):
-                self._inbox.chunk(frame, data[start:])
+                self._inbox.chunk(frame, raw)
             elif isinstance(frame, Receipt):
                 self._outbox.receipt(frame)
             elif isinstance(frame, Seen):

@@ -108,7 +108,7 @@ class Dialer:
                 self.joined.set()
                 await self._talk(call)
             finally:
-                call.cancel()
+                await _let_go(call)
         except (FedCreditError, PeerRestarted):
             raise
         except TimeoutError:
@@ -207,6 +207,14 @@ class Dialer:
         if refused.code not in PASSING:
             raise TransportError(refused.code, refused.text)
         raise ConnectionError(f"{refused.text} [{refused.code}]")
+
+
+async def _let_go(call: _Call) -> None:
+    """Ends a call and waits until gRPC is done with it, so that nothing of it reaches a loop that is closed."""
+    call.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LEAVE_SECONDS):
+            await call.code()
 
 
 async def _ending(call: _Call) -> str:

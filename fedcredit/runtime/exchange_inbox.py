@@ -122,7 +122,7 @@ class Inbox:
                 )
         return found
 
-    def head(self, head: Head, raw: bytes) -> None:
+    def head(self, head: Head, raw: memoryview) -> None:
         """A head came in, perhaps with its body.
 
         Raises:
@@ -156,7 +156,7 @@ class Inbox:
             source.body.add(raw[head.sealed :])
         self._progress(source, source.body)
 
-    def chunk(self, chunk: Chunk, raw: bytes) -> None:
+    def chunk(self, chunk: Chunk, raw: memoryview) -> None:
         """A chunk came in.
 
         Raises:
