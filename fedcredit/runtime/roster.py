@@ -15,14 +15,21 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
+from fedcredit.runtime.roster_members import (
+    MEMBER_NAME,
+    Member,
+    MemberKind,
+    RevokedKeys,
+    check_name,
+    split_address,
+)
 from fedcredit.spec.rules import nearest
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.envelope import SigningKey, VerifyKey
@@ -40,89 +47,14 @@ __all__ = [
     "split_address",
 ]
 
-MEMBER_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-"""Names of members become folders, certificate names and ledger keys; to be used with ``fullmatch``."""
-
 _DOMAIN = b"fedcredit/roster/v1\x00"
 _FORMAT = 1
 _MAX_BYTES = 4 << 20
-_FLOWER_KEY = re.compile(r"ecdsa-sha2-nistp384 [A-Za-z0-9+/]{100,220}={0,2}")
 _CONSORTIUM = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]")
-
 _Hex32 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", min_length=64, max_length=64)]
 _Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{128}$", min_length=128, max_length=128)]
 _Short = Annotated[str, msgspec.Meta(max_length=400)]
 _Version = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-
-
-class MemberKind(StrEnum):
-    """What a member runs."""
-
-    NODE = "node"
-    COORDINATOR = "coordinator"
-    OPERATOR = "operator"
-
-
-@dataclass(frozen=True, eq=False)
-class Member:
-    """One member's public keys.
-
-    Args:
-        name: Its name.
-        kind: What it runs.
-        identity: Ed25519 key that signs its messages.
-        sealing: X25519 public key, 32 bytes, to which others seal.
-        tls_key_sha256: Hex SHA-256 of the SubjectPublicKeyInfo (DER) of its certificate's key.
-        flower_key: OpenSSH public line of its Flower key (ECDSA P-384); "" if it is no node.
-    """
-
-    name: PartyId
-    kind: MemberKind
-    identity: VerifyKey
-    sealing: bytes
-    tls_key_sha256: str
-    flower_key: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuses what no member can have."""
-        check_name(self.name, self.kind)
-        if (self.kind is MemberKind.NODE) is not bool(self.flower_key):
-            raise SpecError("roster.key", f"{self.name}: nodes, and they alone, have a Flower key")
-        if self.flower_key and _FLOWER_KEY.fullmatch(self.flower_key) is None:
-            raise SpecError("roster.key", f"{self.name}: the Flower key is no OpenSSH line of an ECDSA P-384 key")
-
-    def __eq__(self, other: object) -> bool:
-        """By name, kind and keys; signing keys have no equality of their own."""
-        if not isinstance(other, Member):
-            return NotImplemented
-        return (self.name, self.kind, self.public_keys) == (other.name, other.kind, other.public_keys)
-
-    def __hash__(self) -> int:
-        return hash((self.name, self.kind, self.public_keys))
-
-    @property
-    def public_keys(self) -> tuple[str, ...]:
-        """All its public keys as text; no two members share one."""
-        keys = (self.identity.raw.hex(), self.sealing.hex(), self.tls_key_sha256, self.flower_key)
-        return tuple(key for key in keys if key)
-
-
-@dataclass(frozen=True)
-class RevokedKeys:
-    """Keys that count no more.
-
-    Args:
-        name: Whose they were.
-        since: When they were revoked or replaced, RFC 3339 in UTC.
-        keys: Public keys as in ``Member.public_keys``.
-        left: Whether the member itself was revoked; False = it changed keys.
-    """
-
-    name: PartyId
-    since: str
-    keys: tuple[str, ...]
-    left: bool
 
 
 @dataclass(frozen=True)
@@ -221,30 +153,6 @@ class _Signed(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     roster: _Content
     consortium_key: _Hex32
     signature: _Hex64
-
-
-def check_name(name: str, kind: MemberKind) -> None:
-    """Refuses a name that a member of this kind cannot have.
-
-    Raises:
-        SpecError: not of the characters of a name, or the coordinator's for another kind, or the other way round.
-    """
-    if MEMBER_NAME.fullmatch(name) is None:
-        raise SpecError("roster.name", f"{name[:80]!r}: a member's name is 1 to 64 of a-z 0-9 _ -")
-    if (name == COORDINATOR) is not (kind is MemberKind.COORDINATOR):
-        raise SpecError("roster.name", f'{name}: the coordinator, and it alone, is named "{COORDINATOR}"')
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host (an IPv6 one without its brackets) and port of "host:port".
-
-    Raises:
-        SpecError: it is none.
-    """
-    host, _, port = address.rpartition(":")
-    if _HOST.fullmatch(host) is None or not port.isascii() or not port.isdigit() or not 0 < int(port[:6]) < 65536:
-        raise SpecError("roster.address", f'{address[:80]!r} is no address; write "host:port" with a port up to 65535')
-    return host.strip("[]"), int(port)
 
 
 def sign_roster(roster: Roster, key: SigningKey) -> bytes:
