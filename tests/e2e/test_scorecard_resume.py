@@ -25,7 +25,7 @@ from fedcredit.attack.rehearsal import InMemory
 from fedcredit.crypto.bfv_header import HEADER_BYTES
 from fedcredit.crypto.ternary import TERNARY_BYTES
 from fedcredit.crypto.totals import TotalsSecret
-from fedcredit.errors import DisclosureRefused, IntegrityError, SpecError, TransportError
+from fedcredit.errors import DisclosureRefused, IntegrityError, TransportError
 from fedcredit.governance.audit import verify_directory
 from fedcredit.governance.gate import Released
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
@@ -332,10 +332,3 @@ def test_a_second_key_is_refused_by_its_holders(config: Path, tmp_path: Path) ->
     escrow.write_text("".join(line + "\n" for line in lines))
     with pytest.raises(IntegrityError, match="totals-key bank: bound to other content before"):
         simulate(load_spec(config), out, resume=True)
-
-
-def test_group_sums_of_the_library_cannot_be_repeated(tmp_path: Path, consortium: Make) -> None:
-    config = consortium(tmp_path / "c", rows=500, sections={"crypto": {"profile": "bfv-8192"}})
-    interrupted(config, tmp_path / "o", ("group_sum.request", 1))
-    with pytest.raises(SpecError, match=r"group_sum\.request, which cannot be sent again"):
-        simulate(load_spec(config), tmp_path / "o", resume=True)

@@ -48,7 +48,8 @@ EVERYONE = (*PARTIES, "coordinator")
 ENFORCED = {"privacy": {"enforce": True}}
 EARLY: Point = ("group_sum.answer", 1)
 LATE: Point = ("group_sum.answer", 6)
-TOO_LATE: Point = ("scorecard.partial", 1)
+TOTALS: Point = ("scorecard.partial", 1)
+SCORING: Point = ("scorecard.partial", 5)
 
 # Ends itself in the middle of a run, as the kernel or an administrator would.
 KILLED = """
@@ -164,7 +165,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
     return out
 
 
-@pytest.mark.parametrize("point", [EARLY, LATE], ids=["early", "late"])
+@pytest.mark.parametrize("point", [EARLY, LATE, TOTALS, SCORING], ids=["early", "late", "totals", "scoring"])
 def test_an_interrupted_run_goes_on_with_the_same_bytes(
     config: Path, whole: Path, tmp_path: Path, point: Point
 ) -> None:
@@ -289,22 +290,18 @@ def one_line(err: str, *parts: str) -> None:
     assert [part for part in parts if part not in err] == []
 
 
-def test_totals_cannot_be_sent_again_and_it_says_so(config: Path, tmp_path: Path) -> None:
+def test_library_ciphers_cannot_be_resumed_and_it_says_so(tmp_path: Path, consortium: Make) -> None:
+    config = consortium(tmp_path / "c", rows=500, sections={"crypto": {"profile": "bfv-8192"}})
     out = tmp_path / "o"
-    interrupted(config, out, TOO_LATE)
+    interrupted(config, out, ("group_sum.request", 1))
     before = totals(hidden(out) / "ledger")
+    with pytest.raises(SpecError, match=r"group_sum\.request, which cannot be sent again") as caught:
+        simulate(load_spec(config), out, resume=True)
+    assert caught.value.code == "resume.unrepeatable"
     code, _, err = command("simulate", config, "--out", out, "--resume")
     assert code == 2
-    one_line(err, "scorecard.partial", "draws its own randomness", "charged twice", str(hidden(out)))
+    one_line(err, "group_sum.request", "draws its own randomness", "charged twice", str(hidden(out)))
     assert totals(hidden(out) / "ledger") == before
-
-
-def test_library_ciphers_cannot_be_resumed(tmp_path: Path, consortium: Make) -> None:
-    config = consortium(tmp_path / "c", rows=500, sections={"crypto": {"profile": "bfv-8192"}})
-    interrupted(config, tmp_path / "o", ("group_sum.request", 1))
-    with pytest.raises(SpecError, match=r"group_sum\.request, which cannot be sent again") as caught:
-        simulate(load_spec(config), tmp_path / "o", resume=True)
-    assert caught.value.code == "resume.unrepeatable"
 
 
 @pytest.fixture
