@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedcredit
-from fedcredit.cli import audit, data, doctor, provision, report, simulate, spec
+from fedcredit.cli import audit, data, doctor, provision, report, run, simulate, spec
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
@@ -25,6 +25,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     spec.register,
     data.register,
     provision.register,
+    run.register,
     doctor.register,
 )
 
