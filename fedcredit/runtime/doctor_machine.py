@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import socket
@@ -174,9 +175,14 @@ def check_sqlite(folder: Path) -> Finding:
 
 
 def check_ports(home: Home) -> Iterator[Finding]:
-    """The addresses this member listens on: free, or taken."""
-    for what, address in _listening(home):
-        yield _check_port(f"port of {what}", address)
+    """The addresses this member listens on: free, or taken; fine if its own service runs."""
+    addresses = dict(_listening(home))
+    runs = "metrics" in addresses and _answers(addresses["metrics"])
+    for what, address in addresses.items():
+        found = _check_port(f"port of {what}", address)
+        if runs and found.status is Status.WARN:
+            found = Finding(found.check, Status.OK, f"{address} is taken, and this member's service runs")
+        yield found
 
 
 def _listening(home: Home) -> Iterator[tuple[str, str]]:
@@ -212,6 +218,19 @@ def _check_port(check: str, address: str) -> Finding:
             found = f"{address} is taken: by this member's own service, or by another"
             return Finding(check, Status.WARN, found, "fine while the service runs; else choose another port")
     return Finding(check, Status.OK, f"{address} is free")
+
+
+def _answers(address: str) -> bool:
+    """Whether a service of this program answers at its address of metrics."""
+    host, port = split_address(address)
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _taken(host: str, port: int) -> bool:

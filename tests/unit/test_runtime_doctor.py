@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -188,15 +189,42 @@ def test_sqlite(tmp_path: Path) -> None:
     assert check_sqlite(tmp_path / "none").status is Status.FAIL
 
 
-def test_ports_are_free_or_taken(tmp_path: Path) -> None:
+class _Health(BaseHTTPRequestHandler):
+    """Answers as the service does, or not."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/healthz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+
+def test_a_running_service_is_known_by_its_health() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Health) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        assert doctor_machine._answers(f"127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+    assert not doctor_machine._answers(f"127.0.0.1:{server.server_port}")
+
+
+def test_ports_are_free_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_machine, "_answers", lambda _: False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         home = bank(tmp_path)
         path = home.folder / "node.toml"
         path.write_text(f'party = "bank"\n[metrics]\nlisten = "127.0.0.1:{port}"\n[flower]\nhost = "192.0.2.1"\n')
-        found = {one.check: one for one in check_ports(open_home(home.folder))}
-    assert found["port of metrics"].status is Status.WARN
-    assert "is taken" in found["port of metrics"].found
+        home = open_home(home.folder)
+        found = {one.check: one for one in check_ports(home)}
+        assert found["port of metrics"].status is Status.WARN
+        assert "is taken: by this member's own service, or by another" in found["port of metrics"].found
+        monkeypatch.setattr(doctor_machine, "_answers", lambda _: True)
+        found = {one.check: one for one in check_ports(home)}
+        assert found["port of metrics"].status is Status.OK
+        assert found["port of metrics"].found.endswith("is taken, and this member's service runs")
     coordinator = open_home(tmp_path / "coordinator")
     assert [one.check for one in check_ports(coordinator)] == [
         "port of exchange",
