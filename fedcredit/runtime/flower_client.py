@@ -111,6 +111,6 @@ def node_side(environment: Mapping[str, str]) -> NodeSide:
     return NodeSide(
         home,
         str(party),
-        lambda what: (sys.executable, "-m", "nodes.worker", str(home), what),
+        lambda what: (sys.executable, "-P", "-m", "nodes.worker", str(home), what),
         int(supervisor) if supervisor.isdecimal() else os.getppid(),
     )

@@ -199,7 +199,7 @@ async def control(setup: CoordinatorFlower, *arguments: str) -> str:
         TransportError: it failed or did not end in time.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "coordinator.control", f"{LOOPBACK_NAME}:{setup.port}", str(setup.tls.ca)),
+        *(sys.executable, "-P", "-m", "coordinator.control", f"{LOOPBACK_NAME}:{setup.port}", str(setup.tls.ca)),
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -105,19 +104,22 @@ class SessionBook:
     def _start(self, folder: Path, order: bytes) -> None:
         (folder / "result").unlink(missing_ok=True)
         _write(folder / "order", order)
-        command = [sys.executable, "-m", __name__, str(folder), str(self.supervisor), str(self.job.log)]
         self.job.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self.job.log.open("ab") as log:
-            keeper = subprocess.Popen(  # noqa: S603 -- this interpreter, this module
-                [*command, *self.job.command],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-P", "-m", __name__, str(folder), str(self.supervisor), str(self.job.log)]
+        keeper = os.posix_spawn(  # not a child to be looked after: it outlives this process
+            command[0],
+            [*command, *self.job.command],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 2, self.job.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            ],
+            setsid=True,
+        )
         until = time.monotonic() + _START_S
         while not _kept(folder) and not (folder / "result").exists():
-            if keeper.poll() is not None or time.monotonic() > until:
+            if os.waitpid(keeper, os.WNOHANG) != (0, 0) or time.monotonic() > until:
                 raise TransportError(WORKER_DIED, f"the session did not start; {self.job.log.name} there says why")
             time.sleep(_LOOK_S)
 

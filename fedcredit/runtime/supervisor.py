@@ -22,7 +22,7 @@ __all__ = ["Child", "ChildView", "Supervisor"]
 
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 0.5, 15.0  # a SuperNode is not let in again for up to 60 s: about eight tries
 _HEALTHY_S = 60.0  # a child that lived as long starts over with the first pause
-_GRACE_S = 10.0  # from SIGTERM to SIGKILL
+_KILLED_S = 5.0  # for the system to end what was killed
 _LOOK_S = 0.1
 _MOST_LOG = 32 << 20  # bytes; a log is put aside once when it has grown to this
 
@@ -76,10 +76,11 @@ class Supervisor:
 
     Args:
         logs: Folder of ``<name>.log`` files, made with mode 0700.
+        grace_s: From SIGTERM to SIGKILL, in seconds.
     """
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
+    def __init__(self, logs: Path, grace_s: float = 5.0) -> None:
+        self._logs, self._grace_s = logs, grace_s
         self._kept: dict[str, _Kept] = {}
         self._groups: set[int] = set()
 
@@ -96,7 +97,7 @@ class Supervisor:
         for kept in self._kept.values():
             if kept.task is not None:
                 kept.task.cancel()
-        for sign, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
+        for sign, patience in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, _KILLED_S)):
             for group in sorted(self._alive(), reverse=True):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(group, sign)

@@ -1,0 +1,66 @@
+"""The proxy's configuration as text; that nginx does what it says is tested in tests/e2e."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedcredit.errors import SpecError
+from fedcredit.runtime.proxy import ProxySettings, render_proxy
+from fedcredit.types import PartyId
+
+MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+TWO_PORTS = ProxySettings(
+    folder=Path("/home/c/proxy"),
+    listen="0.0.0.0:9444",
+    superlink="127.0.0.1:9093",
+    loopback_ca=Path("/home/c/loopback/ca.pem"),
+    certificate=Path("/home/c/certificate.pem"),
+    key=Path("/home/c/keys/tls.key"),
+    ca=Path("/home/c/ca.pem"),
+    consortium="district",
+    operators=(PartyId("ops"),),
+)
+ONE_PORT = replace(TWO_PORTS, exchange="127.0.0.1:9443")
+
+
+def test_two_ports_need_no_module() -> None:
+    text = render_proxy(TWO_PORTS, None)
+    assert "listen 0.0.0.0:9444 ssl;" in text
+    assert "stream {" not in text
+    assert "load_module" not in text
+    assert '"SUCCESS CN=ops,O=district" 1;' in text
+    assert text.count("{") == text.count("}")
+
+
+def test_one_port_tells_by_the_first_message() -> None:
+    text = render_proxy(ONE_PORT, MODULE)
+    assert f"load_module {MODULE};" in text
+    assert "ssl_preread on;" in text
+    assert "listen unix:/home/c/proxy/fleet.sock ssl;" in text
+    assert "127.0.0.1:9443;" in text
+
+
+def test_one_port_without_the_module_is_refused() -> None:
+    with pytest.raises(SpecError) as error:
+        render_proxy(ONE_PORT, None)
+    assert error.value.code == "proxy.stream"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"key": Path("/home/c/tls key")},
+        {"ca": Path("/x;}")},
+        {"certificate": Path("relative.pem")},
+        {"operators": (PartyId('ops" 1; default'),)},
+        {"consortium": "a,CN=b"},
+        {"listen": "0.0.0.0:9444 ssl; return 200"},
+        {"superlink": "nowhere"},
+    ],
+)
+def test_nothing_slips_into_the_configuration(changed: dict[str, object]) -> None:
+    with pytest.raises(SpecError):
+        render_proxy(replace(TWO_PORTS, **changed), None)  # type: ignore[arg-type]
