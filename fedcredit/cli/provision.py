@@ -166,6 +166,7 @@ def write_pinned(bundle: Path, home: Path, expected: str | None, *, json: bool =
                 "compared": pinned.compared,
                 "rotated": pinned.rotated,
                 "kept": list(pinned.kept),
+                "changes": list(pinned.changes),
             }
         )
         return
@@ -179,5 +180,7 @@ def _show_pinned(pinned: Pinned) -> None:
     write_table(("WHO", "COMPARE BY TELEPHONE"), rows)
     if pinned.first and not pinned.compared:
         write_notice("the consortium's fingerprint was not compared; ask the operator by telephone before any run")
+    if pinned.changes:
+        write_notice(f"since the last pin: {', '.join(pinned.changes)}; compare those by telephone")
     if pinned.kept:
         write_notice(f"kept as they are here: {', '.join(pinned.kept)}; the bundle's differ")

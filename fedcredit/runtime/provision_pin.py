@@ -16,13 +16,13 @@ from pathlib import Path
 
 import msgspec
 
-from fedcredit.errors import IntegrityError, SpecError
+from fedcredit.errors import FedCreditError, IntegrityError, SpecError
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import Pins, check_private, read_pins
 from fedcredit.runtime.provision_certificates import TlsFiles, check_certificate
 from fedcredit.runtime.provision_keys import PartyKeys, fingerprint, read_keys, same_fingerprint
 from fedcredit.runtime.provision_request import KEYS_NEXT
-from fedcredit.runtime.roster import Member, MemberKind, Roster, parse_roster
+from fedcredit.runtime.roster import Member, MemberKind, Roster, load_roster, parse_roster
 from fedcredit.runtime.settings_files import SETTINGS_FILES
 from fedcredit.types import PartyId
 
@@ -45,6 +45,8 @@ class Pinned:
         compared: Whether its fingerprint was given and is the same.
         rotated: Whether new keys came into force.
         kept: Files of the house that differ from those of the bundle and were kept.
+        changes: Members that came, left or have another key since the roster pinned before. Whoever holds the
+            consortium's key can bring that about, so it is to be compared.
     """
 
     party: PartyId
@@ -56,6 +58,7 @@ class Pinned:
     compared: bool
     rotated: bool
     kept: tuple[str, ...]
+    changes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ def pin(bundle: Path, home: Path, expected_fingerprint: str | None = None, *, no
     folder, member = _own_member(home, roster, bundle)
     tls = TlsFiles(files.ca, files.certificate, _read(folder / "tls.key"))
     check_certificate(tls, roster, member, now or datetime.now(UTC), bundle)
+    changes = _changes(home, old, roster)
     kept = _install(files, home, member.kind)
     rotated = folder.name == KEYS_NEXT
     if rotated:
@@ -118,6 +122,7 @@ def pin(bundle: Path, home: Path, expected_fingerprint: str | None = None, *, no
         compared=expected_fingerprint is not None,
         rotated=rotated,
         kept=kept,
+        changes=changes,
     )
 
 
@@ -153,6 +158,26 @@ def _check_succession(old: Pins, roster: Roster, bundle: Path) -> None:
     if earlier != old.roster_digest or roster.consortium != old.consortium:
         why = f"{at} does not follow from the pinned version {old.roster_version}: the consortium signed two histories"
         raise IntegrityError("pin.fork", f"{why}; call the operator and the other members")
+
+
+def _changes(home: Path, old: Pins | None, roster: Roster) -> tuple[str, ...]:
+    """Members that are others than in the roster before; the one in the home, if that is still the pinned one."""
+    if old is None:
+        return ()
+    try:
+        before = load_roster(home / "roster.json", bytes.fromhex(old.consortium_key))
+    except FedCreditError:
+        before = None
+    if before is None or before.digest != old.roster_digest:
+        return ("the roster pinned before is gone, so that changes cannot be shown: compare all members again",)
+    lines = [f"{name} left" for name in before.members if name not in roster.members]
+    for name, member in roster.members.items():
+        was = before.members.get(name)
+        if was is None:
+            lines.append(f"{name} came")
+        elif was != member:
+            lines.append(f"{name} has new keys")
+    return tuple(lines)
 
 
 def _own_member(home: Path, roster: Roster, bundle: Path) -> tuple[Path, Member]:

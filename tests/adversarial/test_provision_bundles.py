@@ -216,6 +216,21 @@ def test_a_home_without_keys_is_refused(world: World, tmp_path: Path) -> None:
         pin(world.second, tmp_path / "nobody")
 
 
+def test_a_member_whose_keys_were_exchanged_is_named(world: World, tmp_path: Path) -> None:
+    """Who holds the consortium's key can put other keys under a name, but not without everybody being told."""
+    pin(world.second, world.bank)
+    made = make_request("utility", MemberKind.NODE, tmp_path / "mallory")
+    for path in world.requests.glob("utility*"):
+        path.unlink()
+    provision(world.spec, world.out, Order([], revoke=["utility"]))
+    provision(world.spec, world.out, Order([made.path]))
+    assert pin(world.second, world.bank).changes == ("utility has new keys",)
+    provision(world.spec, world.out, Order([], revoke=["utility"]))
+    assert pin(world.second, world.bank).changes == ("utility left",)
+    (world.bank / "roster.json").write_bytes(b"{}")
+    assert "compare all members again" in pin(world.second, world.bank).changes[0]
+
+
 def test_no_key_is_in_any_bundle(world: World) -> None:
     secrets = [path.read_bytes() for path in world.bank.parent.rglob("*.key")]
     assert len(secrets) == 3 + 4 + 4 + 2

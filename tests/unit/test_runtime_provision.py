@@ -20,6 +20,7 @@ from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
 from fedcredit.runtime.home import open_home
 from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
+from fedcredit.runtime.provision_authority import open_authority
 from fedcredit.runtime.provision_bundle import PROTOCOLS
 from fedcredit.runtime.provision_certificates import load_certificate
 from fedcredit.runtime.provision_keys import fingerprint, same_fingerprint
@@ -131,11 +132,11 @@ def test_members_come_one_after_the_other(tmp_path: Path) -> None:
         houses.provision()
     houses.ask("coordinator")
     assert houses.provision().waiting == ("utility", "olga")
-    houses.pin("bank")
+    assert pin(houses.out / "bank", houses.homes / "bank").changes == ()
     houses.ask("utility", "olga")
     done = houses.provision()
     assert (done.roster.version, done.waiting) == (2, ())
-    houses.pin("bank")
+    assert pin(houses.out / "bank", houses.homes / "bank").changes == ("olga came", "utility came")
     assert "utility" in open_home(houses.homes / "bank").roster.members
 
 
@@ -333,7 +334,13 @@ def test_local_ports_do_not_collide(tmp_path: Path) -> None:
         provision_local(spec(trial=True, local={"first_port": 9440}), tmp_path)
 
 
-def test_one_command_at_a_time_and_one_consortium_per_folder(houses: Houses) -> None:
+def test_one_command_at_a_time(houses: Houses) -> None:
+    with open_authority(houses.out / "authority", "north"), pytest.raises(SpecError, match="wait for it to end"):
+        houses.provision()
+    assert houses.provision().roster.version == 1
+
+
+def test_one_consortium_per_folder(houses: Houses) -> None:
     houses.provision()
     with pytest.raises(SpecError, match="of consortium north, not south"):
         houses.provision(spec(name="south"))
