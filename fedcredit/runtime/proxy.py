@@ -3,8 +3,8 @@
     port of the exchange ── TLS is passed through untouched ──► exchange (mutual TLS stays end to end)
     port of the fleet ──── TLS ends here ──► /v1/fleet/*    SuperLink: nodes prove themselves there by their keys
                                              /v1/control/*  SuperLink, with an operator's certificate only; else 403
-                                             /v1/runtime/*  403: the SuperExec on this machine goes to the SuperLink
-                                             all else       404
+                                             /v1/runtime/*  403: the SuperExec beside the SuperLink needs no proxy
+                                             all else       403 and 404
 
 Where both ports are one, the first message of TLS tells the two apart: a client of the exchange offers HTTP/2, one of
 Flower does not. That needs nginx's module ``stream`` with ``ssl_preread``.
@@ -109,16 +109,16 @@ http {{
         proxy_ssl_verify on;
         proxy_ssl_name {loopback};
         proxy_ssl_trusted_certificate {loopback_ca};
-        location /v1/fleet/ {{
+        location ~ ^/v1/fleet/[a-z0-9-]+$ {{
             proxy_pass https://superlink;
         }}
-        location /v1/control/ {{
+        location ~ ^/v1/control/[a-z0-9-]+$ {{
             if ($operator != 1) {{
                 return 403;
             }}
             proxy_pass https://superlink;
         }}
-        location /v1/runtime/ {{
+        location /v1/ {{
             return 403;
         }}
         location / {{
