@@ -103,8 +103,8 @@ class Dialer:
             call: _Call = channel.stream_stream(f"/{SERVICE}/{METHOD}")()
             try:
                 async with asyncio.timeout(settings.connect_timeout_s):
-                    window = await self._join(call)
-                self._desk.online(window)
+                    self._desk.online(await self._join(call))
+                    await self._frame(call)  # the exchange tells who is there: it has taken the join
                 self.joined.set()
                 await self._talk(call)
             finally:
@@ -137,7 +137,6 @@ class Dialer:
         if not isinstance(frame, Welcome):
             raise ConnectionError("the exchange did not welcome")
         await call.write(encode_frame(Alive(token=frame.token)))
-        self._heard = time.monotonic()
         return frame.window
 
     async def _talk(self, call: _Call) -> None:
@@ -153,16 +152,19 @@ class Dialer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, call: _Call) -> None:
-        incoming, wake = self._desk.incoming, self._wake
         while True:
-            data = await call.read()
-            if not isinstance(data, bytes):
-                raise ConnectionError(await _ending(call))
-            self._heard = time.monotonic()
-            frame = incoming(data)
-            if isinstance(frame, Refused):
-                self._refused(frame)
-            wake.set()
+            await self._frame(call)
+            self._wake.set()
+
+    async def _frame(self, call: _Call) -> None:
+        """Reads one frame."""
+        data = await call.read()
+        if not isinstance(data, bytes):
+            raise ConnectionError(await _ending(call))
+        self._heard = time.monotonic()
+        frame = self._desk.incoming(data)
+        if isinstance(frame, Refused):
+            self._refused(frame)
 
     async def _write(self, call: _Call) -> None:
         limits, loop, wake = self._settings.limits, asyncio.get_running_loop(), self._wake

@@ -170,17 +170,21 @@ class Wire:
     def __init__(self, port: int) -> None:
         self.target = port
         self.delay = 0.0
-        self.silent = asyncio.Event()
         self.passing = asyncio.Event()
         self.passing.set()
-        self.cut_after: int | None = None
+        self.cut_every = 0
+        self.most_cuts = 0
         self.cuts = 0
         self.passed = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
-        self._server = await asyncio.start_server(self._connect, LOOPBACK, 0)
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._tasks.add(asyncio.create_task(self._connect(reader, writer)))
+
+        self._server = await asyncio.start_server(connected, LOOPBACK, 0)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -211,8 +215,7 @@ class Wire:
                 await asyncio.sleep(max(0.0, due - loop.time()))
                 await self.passing.wait()
                 self.passed += len(data)
-                if self.cut_after is not None and self.passed >= self.cut_after:
-                    self.cut_after = None
+                if self.cuts < self.most_cuts and self.passed >= self.cut_every * (self.cuts + 1):
                     self.cut()
                 if not data or writer.is_closing():
                     return
@@ -238,6 +241,9 @@ class Wire:
         if self._server is not None:
             self._server.close()
             await self._server.wait_closed()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 @pytest.fixture

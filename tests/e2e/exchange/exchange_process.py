@@ -1,0 +1,37 @@
+"""An exchange as a process of its own, for tests that kill it: certificates in a folder, port on the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedcredit.runtime.exchange_limits import ServerLimits
+from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
+from fedcredit.runtime.exchange_tls import KnownKey, key_digest, pin_tls13
+from fedcredit.types import PartyId, RunId
+
+
+@dataclass(frozen=True)
+class Pem:
+    ca: bytes
+    certificate: bytes
+    key: bytes
+
+
+async def main(folder: Path, port: int, run: str) -> None:
+    names = [PartyId(path.stem) for path in sorted(folder.glob("*.party"))]
+    known = {key_digest((folder / f"{name}.party").read_bytes()): KnownKey(name, "node") for name in names}
+    pem = Pem(*((folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")))
+    server = ExchangeServer(ServerSettings(f"127.0.0.1:{port}", pem, known, ServerLimits(heartbeat_s=0.1)))
+    found = await server.start()
+    server.open_run(RunId(run), names)
+    sys.stdout.write(f"{found}\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    pin_tls13()
+    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
