@@ -20,7 +20,7 @@ import pytest
 
 import fedcredit
 from fedcredit.errors import IntegrityError, SpecError
-from fedcredit.runtime.flower_bundle import bundle_archive, bundle_files, bundle_sha256, write_bundle
+from fedcredit.runtime.flower_bundle import bundle_archive, bundle_files, bundle_sha256
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
 from fedcredit.runtime.flower_processes import (
     SWITCHED_OFF,
@@ -132,9 +132,10 @@ def test_the_bundle_holds_an_entry_point_and_nothing_else(tmp_path: Path) -> Non
     assert f'version = "{fedcredit.__version__}"' in files["pyproject.toml"].decode()
     assert b"dependencies" not in files["pyproject.toml"]
     build = pytest.importorskip("flwr.cli.build")
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "left_over.py").write_text("import os")
-    folder = write_bundle(tmp_path / "bundle")
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     with pytest.warns(DeprecationWarning, match="gitwildmatch"):
         on_disk = build.build_fab_from_disk(folder)
     assert bundle_sha256() == hashlib.sha256(on_disk).hexdigest() == hashlib.sha256(bundle_archive()).hexdigest()
