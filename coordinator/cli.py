@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -139,3 +140,7 @@ def _pin(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     return run_program(app, "fedcredit-coordinator", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

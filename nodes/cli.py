@@ -330,3 +330,7 @@ def _pin(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     return run_program(app, "fedcredit-node", arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,6 +15,7 @@ from fedcredit.runtime.exchange_tls import KnownKey
 from fedcredit.runtime.flower_processes import (
     CoordinatorFlower,
     coordinator_children,
+    ended_runs,
     flower_folder,
     launch_run,
     register_nodes,
@@ -204,6 +205,10 @@ class FlowerParts:
     async def launch(self, run: RunId) -> str:
         """Starts the process that drives a run."""
         return await launch_run(self._setup, run)
+
+    async def ended(self, flower_runs: Sequence[str]) -> frozenset[str]:
+        """Those Flower runs that have ended or are unknown."""
+        return await ended_runs(self._setup, flower_runs)
 
     async def cancel(self, flower_run: str) -> None:
         """Ends a Flower run."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.logs import Log, code_of, log_failure
-from fedcredit.runtime.registry import ACTIVE, CUT, Registry, RunRecord, RunState
+from fedcredit.runtime.registry import ACTIVE, CUT, LAUNCHING, Registry, RunRecord, RunState
 from fedcredit.types import COORDINATOR, PartyId, RunId
 
 __all__ = ["Carrier", "RunKeeper", "Switchboard"]
@@ -23,7 +23,7 @@ _LOST = "the process that drove it is gone"
 _RELAUNCHES = 5  # of one submission; a run whose driver dies again and again has another fault
 _LOOK_FOR_LOST = 3.0  # seconds between two looks; a run counts as lost when both see no driver
 _START = 300.0  # seconds from a launch until its driver must have begun; it waits for an interpreter and a poll or two
-_LAUNCHING = "launching"
+_ASK = 15.0  # seconds between two questions to Flower about runs that have not begun, each of which starts a process
 
 
 class Switchboard(Protocol):
@@ -48,6 +48,10 @@ class Carrier(Protocol):
 
     async def launch(self, run: RunId) -> str:
         """Starts the process that drives a run; returns the id of its Flower run."""
+        ...
+
+    async def ended(self, flower_runs: Sequence[str]) -> frozenset[str]:
+        """Those Flower runs that have ended or are unknown."""
         ...
 
     async def cancel(self, flower_run: str) -> None:
@@ -84,6 +88,7 @@ class RunKeeper:
         self._launching: RunId | None = None
         self._launched: dict[RunId, float] = {}
         self._looked, self._absent = time.monotonic(), frozenset[RunId]()
+        self._asked, self._ended = time.monotonic(), frozenset[str]()
 
     async def recover(self) -> None:
         """What a start begins with: runs that were under way are open again, half-done launches are forgotten.
@@ -92,7 +97,7 @@ class RunKeeper:
         """
         self._news = await asyncio.to_thread(self._registry.last_event)
         for record in await asyncio.to_thread(self._registry.runs, RunState.SUBMITTED):
-            if record.flower_run == _LAUNCHING:
+            if record.flower_run == LAUNCHING:
                 self._registry.launched(record.run, "")
         for record in await asyncio.to_thread(self._registry.runs, *ACTIVE):
             if self._registry.was_cut(record.run) is not None:
@@ -119,6 +124,11 @@ class RunKeeper:
         if time.monotonic() - self._looked > _LOOK_FOR_LOST:
             self._looked = time.monotonic()
             await self._find_lost(todo.carried)
+        if time.monotonic() - self._asked > _ASK and self._flower.ready():
+            self._asked = time.monotonic()
+            unbegun = [one for one in todo.carried if one.run in self._launched and self._unbegun(one)]
+            if unbegun:
+                self._begin(self._ask([one.flower_run for one in unbegun]))
 
     async def close(self) -> None:
         """Ends what is under way here; runs go on."""
@@ -137,13 +147,13 @@ class RunKeeper:
                 self._cut.discard(run)  # resumed: it is let in again
             self._news = event.number
         live = self._registry.runs(RunState.SUBMITTED, *ACTIVE)
-        carried = [one for one in live if one.state in ACTIVE or one.flower_run not in ("", _LAUNCHING)]
+        carried = [one for one in live if one.state in ACTIVE or one.flower_run not in ("", LAUNCHING)]
         # sessions go on without a driver while the exchange lets them
         let_in = [*carried, *(one for one in live if one.state is RunState.SUBMITTED and one.detail == _LOST)]
         still = self._open - {run for run, _ in todo.cut}
         todo.open = [one for one in let_in if one.run not in still | self._cut]
         todo.close = sorted((still | self._cut) - {one.run for one in live})
-        todo.carried = [one for one in carried if one.flower_run != _LAUNCHING]
+        todo.carried = [one for one in carried if one.flower_run != LAUNCHING]
         waiting = [one for one in live if one.state is RunState.SUBMITTED and not one.flower_run]
         if waiting and len(carried) < self._most:
             todo.launch = waiting[0]
@@ -180,7 +190,7 @@ class RunKeeper:
                 return  # launched or stopped since the registry was read
             if not await self._open_run(record):
                 return  # the exchange is full: tried again at the next step
-            self._registry.launched(run, _LAUNCHING)
+            self._registry.launched(run, LAUNCHING)
             try:
                 flower_run = await self._flower.launch(run)
             except Exception as error:  # noqa: BLE001 -- whatever it was, the run says that it failed
@@ -213,10 +223,22 @@ class RunKeeper:
 
     def _is_driven(self, record: RunRecord) -> bool:
         """Whether a process drives a run, or will when it has come up."""
-        driven = self._registry.driven(record.run)
-        if driven is None and record.state in (RunState.SUBMITTED, RunState.STOPPING):
-            return time.monotonic() - self._launched.get(record.run, -_START) < _START
-        return bool(driven)
+        if self._unbegun(record):
+            late = time.monotonic() - self._launched.get(record.run, -_START) >= _START
+            return not late and record.flower_run not in self._ended
+        return bool(self._registry.driven(record.run))
+
+    def _unbegun(self, record: RunRecord) -> bool:
+        """Whether nothing has driven a run since it was submitted."""
+        waits = record.state in (RunState.SUBMITTED, RunState.STOPPING)
+        return waits and self._registry.driven(record.run) is None
+
+    async def _ask(self, flower_runs: list[str]) -> None:
+        """Sees launches that came to nothing, such as a driver that fails before it begins."""
+        try:
+            self._ended = await self._flower.ended(flower_runs)
+        except FedCreditError as error:
+            self._log.info("flower.asked", code=error.code)
 
     async def _cancel(self, flower_run: str) -> None:
         try:

@@ -23,6 +23,7 @@ from fedcredit.runtime.registry_locks import DriverLocks
 from fedcredit.runtime.registry_records import (
     ACTIVE,
     ENDED,
+    LAUNCHING,
     NEXT,
     Event,
     RunRecord,
@@ -32,7 +33,7 @@ from fedcredit.runtime.registry_records import (
 )
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "CUT", "ENDED", "Event", "Registry", "RunRecord", "RunState"]
+__all__ = ["ACTIVE", "CUT", "ENDED", "LAUNCHING", "Event", "Registry", "RunRecord", "RunState"]
 
 CUT = "cut"
 """Event of a run that the exchange is to end."""
@@ -277,7 +278,7 @@ class Registry:
                 self._submit_again(run, reason)
 
     def launched(self, run: RunId, flower_run: str) -> None:
-        """Notes the Flower run that carries a run; "" takes it away.
+        """Notes the Flower run that carries a run; `LAUNCHING` while it is being started, "" takes it away.
 
         Raises:
             SpecError: there is no such run.
@@ -285,7 +286,7 @@ class Registry:
         with self._transaction():
             self._get(run)
             self._db.execute("UPDATE runs SET flower_run = ? WHERE run = ?", (flower_run, run))
-            if flower_run:
+            if flower_run not in ("", LAUNCHING):
                 self._event(run, "", "launched", f"carried by Flower run {flower_run}")
 
     def event(self, run: RunId, party: str, event: str, text: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "ENDED", "NEXT", "Event", "RunRecord", "RunState", "named_parties", "record_of"]
+__all__ = ["ACTIVE", "ENDED", "LAUNCHING", "NEXT", "Event", "RunRecord", "RunState", "named_parties", "record_of"]
 
 
 class RunState(StrEnum):
@@ -32,6 +32,9 @@ ACTIVE = frozenset({RunState.PROPOSING, RunState.WAITING, RunState.RUNNING, RunS
 
 ENDED = frozenset({RunState.FINISHED, RunState.FAILED, RunState.STOPPED})
 """States that a run stays in by itself."""
+
+LAUNCHING = "launching"
+"""Stands for the id of a Flower run while it is being started."""
 
 _END = {RunState.FAILED, RunState.STOPPING, RunState.STOPPED}
 NEXT: Mapping[RunState, frozenset[RunState]] = MappingProxyType(

@@ -42,6 +42,7 @@ class Flower:
         self.up, self.fails, self.slow = True, "", False
         self.launched: list[RunId] = []
         self.stopped: list[str] = []
+        self.gone: set[str] = set()
 
     def ready(self) -> bool:
         return self.up
@@ -53,6 +54,9 @@ class Flower:
             await asyncio.sleep(3600)
         self.launched.append(run)
         return str(len(self.launched))
+
+    async def ended(self, flower_runs: Sequence[str]) -> frozenset[str]:
+        return frozenset(self.gone & set(flower_runs))
 
     async def cancel(self, flower_run: str) -> None:
         self.stopped.append(flower_run)
@@ -98,6 +102,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr("fedcredit.runtime.daemon_runs._LOOK_FOR_LOST", -1.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon_runs._ASK", -1.0)
     logs = Logs("coordinator", tmp_path, quiet=True)
     one = World(tmp_path, logs.log)
     yield one
@@ -270,6 +275,16 @@ def test_a_driver_has_time_to_come_up(world: World, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 0.0)
     asyncio.run(world.steps(6))
     assert len(world.flower.launched) > 1
+
+
+def test_a_driver_that_never_begins_is_seen_by_its_flower_run(world: World) -> None:
+    run, other = world.submit(), world.submit()
+    asyncio.run(world.steps(6))
+    world.driver.to(other, "proposing")
+    world.flower.gone = {"1", "2"}  # the second is driven, whatever Flower says
+    asyncio.run(world.steps(8))
+    assert world.flower.launched == [run, other, run]
+    assert world.registry.get(other).flower_run == "2"
 
 
 def test_a_stopping_run_without_driver_is_stopped(world: World) -> None:
