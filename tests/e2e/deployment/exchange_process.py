@@ -1,4 +1,8 @@
-"""The exchange of a coordinator's home in a process of its own, for tests that kill it: HOME, then RUN=PARTY,PARTY…"""
+"""The exchange of a coordinator's home in a process of its own, for tests that kill it.
+
+Arguments: HOME, then RUN=PARTY,PARTY… for runs that are open from the start. Further ones are opened by lines
+``open RUN=PARTY,PARTY…`` on standard input; ``stop RUN REASON`` ends one. Every line is answered by one.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +16,41 @@ from fedcredit.runtime.home import open_home
 from fedcredit.types import PartyId, RunId
 
 
-async def main() -> None:
-    home = open_home(Path(sys.argv[1]))
+def _open(server: ExchangeServer, entry: str) -> None:
+    run, _, members = entry.partition("=")
+    server.open_run(RunId(run), [PartyId(name) for name in members.split(",")])
+
+
+def _say(word: str) -> None:
+    sys.stdout.write(f"{word}\n")
+    sys.stdout.flush()
+
+
+async def serve(arguments: list[str]) -> None:
+    home = open_home(Path(arguments[0]))
     known = {one.tls_key_sha256: KnownKey(one.name, str(one.kind)) for one in home.roster.members.values()}
     server = ExchangeServer(ServerSettings(home.coordinator.exchange.listen, home.tls, known))
     await server.start()
-    for entry in sys.argv[2:]:
-        run, _, members = entry.partition("=")
-        server.open_run(RunId(run), [PartyId(name) for name in members.split(",")])
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    for entry in arguments[1:]:
+        _open(server, entry)
+    _say("ready")
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        word, _, rest = line.strip().partition(" ")
+        if word == "open":
+            _open(server, rest)
+            _say(f"opened {rest.partition('=')[0]}")
+        elif word == "stop":
+            run, _, reason = rest.partition(" ")
+            server.stop_run(RunId(run), reason)
+            _say(f"stopped {run}")
     await asyncio.Event().wait()
 
 
-if __name__ == "__main__":
+def main(arguments: list[str]) -> int:
     pin_tls13()
-    asyncio.run(main())
+    asyncio.run(serve(arguments))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

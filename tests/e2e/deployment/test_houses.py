@@ -15,9 +15,11 @@ RUN = RunId("ab" * 16)
 
 def test_processes_and_simulation_agree(houses: Callable[..., Any], tmp_path: Path) -> None:
     made = houses()
-    made.runs.append(RUN)
     made.start_exchange()
-    made.start_all(RUN, made.order(RUN))
+    made.open_run(RUN)
+    order = made.order(RUN)
+    for party in made.parties:
+        made.start_program(party, RUN, order)
     ended = made.all_finished(RUN)
     assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
     out = simulate(made.loaded, tmp_path / "out").out

@@ -1,0 +1,96 @@
+"""A worker with a place to stop at: ``faulty_worker.py MODULE HOME ACTION``; what is wrong with it is in FAULTS (JSON).
+
+``hold``     "STAGE:N" or "kind=KIND:N": at the N-th message that leaves in a stage (0: on entering it), or of a kind,
+             the process stands still: the message has passed the gate, is charged and in the log, and not on its way.
+             The marker ``file`` says so; the process goes on when ``file`` + ".go" is there.
+``address``  The exchange is reached there: a line of its own for this house.
+``report``   The result's report is built, as a node does; left out otherwise, because it takes most of the time.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedcredit.runtime import session
+from fedcredit.runtime.exchange_types import LinkSettings
+from fedcredit.runtime.party_end import PartyEnd
+
+VARIABLE = "FAULTS"
+_PATIENCE = 280.0
+
+
+class Hold:
+    """Stands still once."""
+
+    def __init__(self, at: str, file: Path) -> None:
+        self.at, self.file, self.seen, self.done = at, file, Counter[str](), False
+
+    def pass_by(self, place: str) -> None:
+        self.seen[place] += 1
+        if not self.done and f"{place}:{self.seen[place]}" == self.at:
+            self.stand()
+
+    def stand(self) -> None:
+        self.done = True
+        self.file.write_text(str(os.getpid()))
+        end = time.monotonic() + _PATIENCE
+        while not self.file.with_name(self.file.name + ".go").exists():
+            if time.monotonic() > end:
+                os._exit(9)
+            time.sleep(0.005)
+
+
+def install(faults: dict[str, Any]) -> None:
+    if "address" in faults:
+        _patch(session, "LinkSettings", _elsewhere(faults["address"]))
+    if "hold" in faults:
+        _holding(Hold(faults["hold"], Path(faults["file"])))
+    if not faults.get("report"):
+        _patch(importlib.import_module("nodes.worker"), "_report", lambda *_: None)
+
+
+def _patch(where: Any, name: str, value: Any) -> None:
+    setattr(where, name, value)
+
+
+def _elsewhere(address: str) -> Callable[..., LinkSettings]:
+    def made(**settings: Any) -> LinkSettings:
+        return replace(LinkSettings(**settings), address=address)
+
+    return made
+
+
+def _holding(hold: Hold) -> None:
+    release, enter = PartyEnd.release, PartyEnd.enter
+
+    def releasing(self: PartyEnd, to: Any, message: Any, spend: Any = None) -> Any:
+        released = release(self, to, message, spend)
+        hold.pass_by(self.stage)
+        hold.pass_by(f"kind={released.kind}")
+        return released
+
+    def entering(self: PartyEnd, stage: str) -> None:
+        enter(self, stage)
+        if hold.at == f"{stage}:0" and not hold.done:
+            hold.stand()
+
+    _patch(PartyEnd, "release", releasing)
+    _patch(PartyEnd, "enter", entering)
+
+
+def main(arguments: list[str]) -> int:
+    install(json.loads(os.environ.get(VARIABLE, "{}")))
+    return int(importlib.import_module(arguments[0]).main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
