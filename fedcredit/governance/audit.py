@@ -68,7 +68,7 @@ class AuditLog:
         self, path: Path | None, party: PartyId, run: RunId, clock: Callable[[], datetime], *, durable: bool = True
     ) -> None:
         self._party, self._run, self._clock, self._durable = party, run, clock, durable
-        self._count, self._head, self._closed = 0, _GENESIS, False
+        self._count, self._head, self._closed, self._broken = 0, _GENESIS, False, False
         self._lines: list[str] = []
         self._file = None
         if path is None:
@@ -105,10 +105,13 @@ class AuditLog:
             fields: More of it; no data value.
 
         Raises:
-            IntegrityError: the log is closed, or the disk did not take the line.
+            IntegrityError: the log is closed, or the disk did not take the line. No other one is taken then either:
+                nobody knows how much of it stands in the file until the next process looks.
         """
         if self._closed:
             raise IntegrityError("audit.closed", f"the audit log of {self._party} is closed")
+        if self._broken:
+            raise IntegrityError("audit.write", "the audit log could not be written before: nothing leaves any more")
         entry: dict[str, object] = {
             **fields,
             "event": event,
@@ -129,6 +132,7 @@ class AuditLog:
             self._lines.append(line)
             return
         data = line.encode() + b"\n"
+        self._broken = True  # until the whole line is where it has to be
         try:
             written = os.write(self._file, data)
             if self._durable and force:
@@ -137,6 +141,7 @@ class AuditLog:
             raise IntegrityError("audit.write", "the audit log could not be written", type(error).__name__) from None
         if written != len(data):
             raise IntegrityError("audit.write", "the audit log could not be written whole: is the disk full?")
+        self._broken = False
 
     def suspend(self) -> None:
         """Lets the file go without a closing entry: the run goes on in another process or attempt."""
