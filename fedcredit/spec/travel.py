@@ -51,6 +51,7 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
     names = {party.source for party in spec.party}
     (name,) = names if len(names) == 1 else ("",)
     places = any(party.query is not None for party in spec.party) or spec.privacy.ledger_dir is not None
+    places = places or spec.split.test_ids not in {None, name}
     if not name.startswith(HOUSE_DATA) or not name.removeprefix(HOUSE_DATA) or places:
         right = f'one "{HOUSE_DATA}NAME" for all parties is right'
         raise SpecError("spec.places", f"{what}: names places of records, which are each party's own affair; {right}")
