@@ -2,8 +2,8 @@
 
     python -m coordinator.worker HOME run   < session order  > end of the session
 
-Standard output carries the answer and nothing else. An error that leaves no answer ends with code 3 and one line on
-standard error.
+Standard output carries the answer and nothing else. An error that leaves no answer ends with code 3; the last line on
+standard error is then what others may hear of it, and the line before it what the house's own people need.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from fedcredit.cli.console import write_error
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.coordinator_session import run_session
 from fedcredit.runtime.home import open_home
+from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 
 __all__ = ["main"]
 
@@ -32,7 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         write_error("usage: python -m coordinator.worker HOME run")
         return 2
     try:
-        answer = run_session(open_home(Path(given[0])), sys.stdin.buffer.read(_MOST_BYTES))
+        home = open_home(Path(given[0]))
+    except (FedCreditError, OSError) as error:  # whose texts name files of the house
+        write_error(inside_text(error))
+        write_error(HOME_UNUSABLE)
+        return 3
+    try:
+        answer = run_session(home, sys.stdin.buffer.read(_MOST_BYTES))
     except FedCreditError as error:
         write_error(str(error))
         return 3

@@ -4,7 +4,8 @@
     python -m nodes.worker HOME run         < session order  > end of the session
 
 Long computations would silence the process that speaks with Flower; here they silence nobody. Standard output carries
-the answer and nothing else. An error that leaves no answer ends with code 3 and one line on standard error.
+the answer and nothing else. An error that leaves no answer ends with code 3; the last line on standard error is then
+what the coordinator may hear of it, and the line before it what the house's own people need.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.report.build import build_report
 from fedcredit.runtime.home import open_home
 from fedcredit.runtime.node_session import consider, run_session
+from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.types import PartyId
 
 __all__ = ["main"]
@@ -37,6 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     try:
         home = open_home(Path(given[0]))
+    except (FedCreditError, OSError) as error:  # whose texts name files of the house
+        write_error(inside_text(error))
+        write_error(HOME_UNUSABLE)
+        return 3
+    try:
         message = sys.stdin.buffer.read(_MOST_BYTES)
         answer = consider(home, message) if given[1] == "consider" else run_session(home, message, _report)
     except FedCreditError as error:

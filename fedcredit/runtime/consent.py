@@ -7,6 +7,7 @@ but in the house.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from fedcredit.errors import FedCreditError, IntegrityError, PolicyDenied, SpecError
+from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
 from fedcredit.governance.policy import CapSection, Policy, load_policy
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import Home
@@ -39,7 +40,6 @@ __all__ = [
     "find_proposal",
     "known_runs",
     "note_proposal",
-    "public_error",
     "run_folder",
     "run_policy",
 ]
@@ -65,6 +65,7 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         made: When it was proposed.
         expires: When the proposal expires.
         continues: The run it goes on from without some parties.
+        missing: Those parties.
     """
 
     run: str
@@ -78,14 +79,26 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     made: str
     expires: str
     continues: str = ""
+    missing: list[str] = msgspec.field(default_factory=list)
 
 
 class _Word(msgspec.Struct, frozen=True, kw_only=True):
-    """What the house's people said."""
+    """What the house's people said about a spec on some of their records."""
 
     spec_digest: str
+    data: str
     approved: bool
     when: str
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What consent is about: what is computed, on which records of the house, and from which run it goes on."""
+
+    spec_digest: str
+    data: str
+    continues: str
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -115,8 +128,8 @@ def check_bounds(home: Home, checked: Checked, policy: Policy, now: datetime) ->
     if node.role is not None and mine.role is not node.role:
         raise SpecError("proposal.role", f"the run wants {home.party} as {mine.role}, its node.toml says {node.role}")
     if checked.data not in node.data:
-        hint = nearest(checked.data, node.data)
-        raise SpecError("proposal.data", f"{home.party} has no records [data.{checked.data}] in node.toml; {hint}")
+        text = f"{home.party} has no records [data.{checked.data}] in node.toml"
+        raise SpecError("proposal.data", text, nearest(checked.data, node.data))
     if spec.run.model not in MODEL_RUNS:
         raise SpecError("proposal.model", f"model {spec.run.model} does not run between houses")
     _check_policy(checked, policy, now, home.party)
@@ -131,6 +144,11 @@ def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyI
             "policy.mode",
             f'the run has mode = "simulation", which shows ids and repeats its draws; the policy of {party} is for '
             f"production",
+        )
+    if policy.mode == "simulation" and not spec.simulation:
+        right = "a policy for trials says nothing about it"
+        raise PolicyDenied(
+            "policy.mode", f'the run has mode = "production"; the policy of {party} is for trials; {right}'
         )
     if not spec.privacy.enforce and policy.enforce:
         raise PolicyDenied("policy.enforce", f"the run counts disclosures without caps; the policy of {party} does not")
@@ -147,27 +165,39 @@ def consented(home: Home, checked: Checked, policy: Policy) -> bool:
     Raises:
         PolicyDenied: they do not want it.
     """
-    digest = checked.proposal.spec_digest
-    word = _word(home, digest)
+    proposal = checked.proposal
+    asked = _Asked(proposal.spec_digest, checked.data, proposal.continues, tuple(proposal.missing))
+    return _wanted(home, asked, policy)
+
+
+def _wanted(home: Home, asked: _Asked, policy: Policy) -> bool:
+    word = _word(home, asked.spec_digest, asked.data)
     if word is not None and not word.approved:
         raise PolicyDenied("consent.denied", f"{home.party} has denied this run")
-    if word is not None or policy.any_run or digest in policy.runs:
+    # A digest does not say which of several sets of records the run is to use; people do.
+    listed = asked.spec_digest in policy.runs and len(home.node.data) == 1
+    if word is not None or policy.any_run or listed:
         return True
-    return bool(checked.proposal.continues) and _goes_on(home, checked)
+    return bool(asked.continues) and _goes_on(home, asked, policy)
 
 
-def _goes_on(home: Home, checked: Checked) -> bool:
-    """Whether the run is one this house had approved, without some parties, as that one's spec foresaw."""
-    proposal = checked.proposal
+def _goes_on(home: Home, asked: _Asked, policy: Policy) -> bool:
+    """Whether the run is one that this house wanted, without some parties, as that one's spec foresaw.
+
+    Raises:
+        PolicyDenied: its people have denied the run before.
+    """
+    known = _proposed(home, RunId(asked.continues))
+    if known is None:
+        return False
     try:
-        spec, data = read_travelling((_folder(home, _PROPOSALS) / f"{proposal.continues}.spec.json").read_bytes())
-        left = without(spec, [PartyId(party) for party in proposal.missing])
+        spec, data = read_travelling((_folder(home, _PROPOSALS) / f"{asked.continues}.spec.json").read_bytes())
+        left = without(spec, [PartyId(party) for party in asked.missing])
     except (OSError, SpecError):
         return False
-    before = _word(home, spec_digest(spec))
-    approved = (before is not None and before.approved) or (home.runs / proposal.continues).exists()
-    approved = approved or (home.state / "runs" / proposal.continues).exists()
-    return approved and data == checked.data and spec_digest(left) == proposal.spec_digest
+    if data != asked.data or spec_digest(left) != asked.spec_digest:
+        return False
+    return _wanted(home, _Asked(spec_digest(spec), data, known.continues, tuple(known.missing)), policy)
 
 
 def run_policy(policy: Policy, spec: RunSpec, digest: str) -> Policy:
@@ -187,7 +217,11 @@ def run_policy(policy: Policy, spec: RunSpec, digest: str) -> Policy:
 
 
 def note_proposal(home: Home, checked: Checked) -> None:
-    """Keeps a proposal for the house's people to look at."""
+    """Keeps a proposal for the house's people to look at.
+
+    Raises:
+        SpecError: a run of this name was proposed before and was another one: what people saw is what they decide on.
+    """
     proposal, spec = checked.proposal, checked.spec
     mine = next(party for party in spec.party if party.name == home.party)
     known = Known(
@@ -202,10 +236,26 @@ def note_proposal(home: Home, checked: Checked) -> None:
         made=proposal.made,
         expires=proposal.expires,
         continues=proposal.continues,
+        missing=list(proposal.missing),
     )
+    before = _proposed(home, checked.run)
+    if before is not None and _asked(before) != _asked(known):
+        raise SpecError("proposal.changed", f"run {checked.run} was proposed before as another one; submit it anew")
     folder = _folder(home, _PROPOSALS)
     replace_file(folder / f"{checked.run}.spec.json", proposal.spec)
     replace_file(folder / f"{checked.run}.json", msgspec.json.encode(known))
+
+
+def _asked(known: Known) -> _Asked:
+    return _Asked(known.spec_digest, known.data, known.continues, tuple(known.missing))
+
+
+def _proposed(home: Home, run: RunId) -> Known | None:
+    """A run as it was proposed; None = it was not, or what was kept of it is damaged."""
+    try:
+        return msgspec.json.decode((_folder(home, _PROPOSALS) / f"{run}.json").read_bytes(), type=Known)
+    except (OSError, ValueError):
+        return None  # a proposal is kept for people; the coordinator proposes again
 
 
 def known_runs(home: Home) -> list[ProposalView]:
@@ -235,8 +285,9 @@ def deny(home: Home, run_or_digest: str) -> Known:
 
 def _decide(home: Home, run_or_digest: str, *, approved: bool) -> Known:
     known = find_proposal(home, run_or_digest)
-    word = _Word(spec_digest=known.spec_digest, approved=approved, when=datetime.now(UTC).isoformat(timespec="seconds"))
-    replace_file(_folder(home, _APPROVALS) / f"{known.spec_digest}.json", msgspec.json.encode(word))
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    word = _Word(spec_digest=known.spec_digest, data=known.data, approved=approved, when=when)
+    replace_file(_word_file(home, known.spec_digest, known.data), msgspec.json.encode(word))
     return known
 
 
@@ -250,7 +301,7 @@ def find_proposal(home: Home, run_or_digest: str) -> Known:
     found = [one for one in _known(home) if wanted in (one.run, one.spec_digest)]
     if not found and len(wanted) >= 8:
         found = [one for one in _known(home) if one.run.startswith(wanted) or one.spec_digest.startswith(wanted)]
-    if len({one.spec_digest for one in found}) != 1:
+    if len({(one.spec_digest, one.data) for one in found}) != 1:
         what = "several proposed runs begin so" if found else "no such run was proposed to this house"
         raise SpecError("consent.run", f"{run_or_digest[:80]}: {what}; see the list of `fedcredit-node status`")
     return max(found, key=lambda one: one.made)
@@ -264,32 +315,36 @@ def _state(home: Home, known: Known, policy: Policy) -> State:
         return "failed"
     if folder.exists():
         return "running"
-    word = _word(home, known.spec_digest)
-    if word is not None:
-        return "approved" if word.approved else "denied"
-    return "approved" if policy.any_run or known.spec_digest in policy.runs else "pending"
+    try:
+        return "approved" if _wanted(home, _asked(known), policy) else "pending"
+    except PolicyDenied:
+        return "denied"
 
 
 def _known(home: Home) -> Iterator[Known]:
     for path in _folder(home, _PROPOSALS).glob("*.json"):
         if not path.name.endswith(".spec.json"):
-            try:
-                yield msgspec.json.decode(path.read_bytes(), type=Known)
-            except (OSError, msgspec.MsgspecError):
-                continue  # a proposal is kept for people; the coordinator proposes again
+            known = _proposed(home, RunId(path.name.removesuffix(".json")))
+            if known is not None:
+                yield known
 
 
-def _word(home: Home, digest: str) -> _Word | None:
-    path = _folder(home, _APPROVALS) / f"{digest}.json"
+def _word(home: Home, digest: str, data: str) -> _Word | None:
+    path = _word_file(home, digest, data)
     try:
         word = msgspec.json.decode(path.read_bytes(), type=_Word)
     except FileNotFoundError:
         return None
-    except msgspec.MsgspecError:
+    except ValueError:
         raise IntegrityError("consent.damaged", f"{path.name}: damaged; decide on this run again") from None
-    if word.spec_digest != digest:
+    if (word.spec_digest, word.data) != (digest, data):
         raise IntegrityError("consent.damaged", f"{path.name}: is about another run; decide on this run again")
     return word
+
+
+def _word_file(home: Home, digest: str, data: str) -> Path:
+    """Names of records are the house's own and may hold anything."""
+    return _folder(home, _APPROVALS) / f"{digest}.{hashlib.sha256(data.encode()).hexdigest()[:16]}.json"
 
 
 def _folder(home: Home, name: str) -> Path:
@@ -301,10 +356,3 @@ def _folder(home: Home, name: str) -> Path:
 def run_folder(home: Home, run: RunId) -> Path:
     """Where a run of this house is while it is not finished."""
     return home.state / "runs" / run
-
-
-def public_error(error: BaseException) -> tuple[str, str, str]:
-    """Code, text and culprit of an error, as they may leave the house."""
-    if isinstance(error, FedCreditError):
-        return error.code[:128], error.public[:1024], error.culprit[:128]
-    return "run.internal", "an internal error; the log of the house says more", ""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
-from fedcredit.errors import FedCreditError, SpecError
+from fedcredit.errors import SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy
 from fedcredit.runtime.home import Home
@@ -14,27 +14,16 @@ from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.proposal import (
     Checked,
     SessionOrder,
-    approvals_of,
     check_finished,
     check_proposal,
     make_proposal,
     read_decision,
-    read_order,
-    signed_approval,
 )
 from fedcredit.runtime.registry import Registry
 from fedcredit.runtime.run_driver_parts import Courier, DriverLimits, DriverParts, Ended, Verdict, VerdictKind
 from fedcredit.runtime.session import Part, Timing, play
-from fedcredit.runtime.session_files import (
-    EPHEMERAL,
-    FINISHED_FILE,
-    ended_badly,
-    ended_well,
-    kept_secret,
-    public_of,
-    unfinished_files,
-)
-from fedcredit.runtime.unfinished import FolderLock
+from fedcredit.runtime.session_entry import Entry, in_session
+from fedcredit.runtime.session_files import EPHEMERAL, ended_well, kept_secret, own_approval
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.travel import read_travelling, travelling_json, without
 from fedcredit.types import COORDINATOR, PartyId, RunId
@@ -89,8 +78,9 @@ def _verdict(home: Home, registry: Registry, run: RunId, party: PartyId, answer:
 
 def _order(home: Home, run: RunId, proposal: bytes, answers: Mapping[PartyId, bytes], ended: bool) -> bytes:  # noqa: FBT001 - as `DriverParts` calls it
     checked = check_proposal(proposal, home.roster, datetime.now(UTC))
-    ephemeral = kept_secret(unfinished_files(home, run), EPHEMERAL)
-    own = signed_approval(home, checked, public_of(ephemeral), "")
+    if checked.run != run:
+        raise SpecError("proposal.run", f"the proposal is one of run {checked.run}, not of {run}")
+    own = own_approval(home, checked, lambda: "")
     approvals = {party: read_decision(raw, party, checked, home.roster).approval for party, raw in answers.items()}
     ordered = [own if party == COORDINATOR else approvals[party] for party in checked.roster]
     return encode_struct(SessionOrder(proposal=proposal, approvals=ordered, ended=ended))
@@ -121,39 +111,30 @@ def run_session(home: Home, raw: bytes) -> bytes:
         Bytes of a signed `Finished`.
 
     Raises:
-        PeerError: the order does not verify.
-        SpecError: it is of a model that does not run between houses.
+        FedCreditError: the order does not verify; see `fedcredit.runtime.session_entry.in_session`.
     """
-    order = read_order(raw)
-    checked = check_proposal(order.proposal, home.roster, datetime.now(UTC))
-    approvals = approvals_of(order, checked, home.roster)
-    ended = home.runs / checked.run / FINISHED_FILE
-    if ended.exists():
-        return ended.read_bytes()
-    model = MODEL_RUNS.get(checked.spec.run.model)
+    return in_session(home, raw, _play)
+
+
+def _play(entry: Entry) -> bytes:
+    spec = entry.checked.spec
+    model = MODEL_RUNS.get(spec.run.model)
     if model is None:
-        raise SpecError("proposal.model", f"model {checked.spec.run.model} does not run between houses")
-    files = unfinished_files(home, checked.run)
-    lock = FolderLock(files.folder)
-    try:
-        with Ledger(":memory:") as ledger:  # it has no records: nothing of its own can be disclosed
-            part = Part(
-                home=home,
-                checked=checked,
-                approvals=approvals,
-                ephemeral=kept_secret(files, EPHEMERAL),
-                schemas=model.schemas,
-                policy=_policy(checked),
-                ledger=ledger,
-                files=files,
-                timing=Timing(timeout_s=checked.spec.network.timeout_s),
-            )
-            play(part, lambda channel: model.coordinate(channel, checked.spec), lambda _: None, ended=order.ended)
-            return ended_well(part, b"")
-    except (FedCreditError, OSError) as error:
-        return ended_badly(home, checked, files, error)
-    finally:
-        lock.close()
+        raise SpecError("proposal.model", f"model {spec.run.model} does not run between houses")
+    with Ledger(":memory:") as ledger:  # it has no records: nothing of its own can be disclosed
+        part = Part(
+            home=entry.home,
+            checked=entry.checked,
+            approvals=entry.approvals,
+            ephemeral=kept_secret(entry.files, EPHEMERAL),
+            schemas=model.schemas,
+            policy=_policy(entry.checked),
+            ledger=ledger,
+            files=entry.files,
+            timing=Timing(timeout_s=spec.network.timeout_s),
+        )
+        play(part, lambda channel: model.coordinate(channel, spec), lambda _: None, ended=entry.ended)
+        return ended_well(part, b"")
 
 
 def _policy(checked: Checked) -> Policy:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from fedcredit.errors import PeerError
@@ -27,6 +27,9 @@ __all__ = ["ExchangeWires", "Link", "LinkPatience", "joined_envelope", "split_en
 _LENGTH = struct.Struct(">HB")  # bytes before the body; whether this is a word that overtakes others
 _LOOK_SECONDS = 1.0
 """How often a wait looks at who is there; what a time-out is off by at most."""
+_MOST_UNREAD, _MOST_UNREAD_BYTES = 4096, 1 << 30
+"""Messages of one peer, and their bytes, that no role has asked for. Roles are never more than a few messages ahead of
+each other; the bytes are those of the largest payload a link takes, which is let in by itself."""
 
 
 class Link(Protocol):
@@ -82,7 +85,10 @@ class ExchangeWires:
     def waits_for(self, party: PartyId) -> PartyId | None:
         """Whom a party says it waits for."""
         found = self._link.presence().get(party)
-        return None if found is None else found.waiting_for
+        if found is None or not found.connected:  # what it waited for when it was last there says nothing now
+            return None
+        waits = found.waiting_for
+        return waits if waits in self._end.context.roster else None
 
     async def pump(self) -> None:
         """Brings what comes in to the party's inbox, until the link ends; what ended it is left in the inbox."""
@@ -91,10 +97,12 @@ class ExchangeWires:
             while True:
                 delivery = await self._link.receive()
                 notice, data = joined_envelope(delivery)
-                if notice:
+                if not notice:
+                    queue = post.queues.setdefault(delivery.sender, deque())
+                    queue.append((data, 0.0))
+                    _check_unread(delivery.sender, queue)
+                elif len(post.notices) < len(self._end.context.roster):  # the first one ends the run
                     post.notices.append((delivery.sender, data))
-                else:
-                    post.queues.setdefault(delivery.sender, deque()).append((data, 0.0))
                 post.changed.set()
         except asyncio.CancelledError:
             raise
@@ -119,30 +127,38 @@ class LinkPatience:
 
     def __init__(self, link: Link, end: PartyEnd, timeout_s: float, busy_timeout_s: float) -> None:
         self._link, self._end = link, end
-        self.seconds = timeout_s
-        self._busy_timeout = busy_timeout_s
+        self._timeout, self._busy_timeout = timeout_s, busy_timeout_s
         self._gone = self._busy = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """See `fedcredit.runtime.party_end.Patience`."""
+        return self._busy_timeout if self._busy >= self._busy_timeout else self._timeout
 
     async def wait(self, event: asyncio.Event) -> bool:
         """See `fedcredit.runtime.party_end.Patience`."""
-        awaited = self._end.post.waits_for
+        awaited, loop = self._end.post.waits_for, asyncio.get_running_loop()
         self._link.note(awaited)
         try:
-            while not event.is_set():
-                before = time.monotonic()
-                try:
+            while not self._over:
+                before = loop.time()
+                with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
                         await event.wait()
-                except TimeoutError:
-                    self._count(awaited, min(time.monotonic() - before, 2 * _LOOK_SECONDS))
-                    if self._gone >= self.seconds or self._busy >= self._busy_timeout:
-                        return False
-            return True
+                # Counted whatever woke it: what others send in the meantime must not keep a gone party alive.
+                self._count(awaited, min(loop.time() - before, 2 * _LOOK_SECONDS))
+                if event.is_set():
+                    return True
+            return False
         finally:
             self._link.note(None)
 
+    @property
+    def _over(self) -> bool:
+        return self._gone >= self._timeout or self._busy >= self._busy_timeout
+
     def _count(self, awaited: PartyId | None, passed: float) -> None:
-        """Books a second in which nothing came."""
+        """Books seconds in which the awaited party sent nothing."""
         presence = self._link.presence()
         me = presence.get(self._end.party)
         if me is not None and not me.connected:
@@ -158,6 +174,17 @@ class LinkPatience:
                 return
             awaited = there.waiting_for
         self._gone += passed
+
+
+def _check_unread(sender: PartyId, queue: Sequence[tuple[bytes, float]]) -> None:
+    """Refuses a peer that sends on and on what nobody asks for: memory stays bounded.
+
+    Raises:
+        PeerError: naming it.
+    """
+    held = sum(len(data) for data, _ in queue)
+    if len(queue) > _MOST_UNREAD or (len(queue) > 1 and held > _MOST_UNREAD_BYTES):
+        raise PeerError("wire.flood", f"{sender} sent {len(queue)} messages that nobody asked for", culprit=sender)
 
 
 def split_envelope(released: Released) -> tuple[bytes, memoryview]:

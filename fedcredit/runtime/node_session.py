@@ -7,16 +7,14 @@ Everything of a run that has not ended stands in ``state/runs/RUN`` of the home;
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from fedcredit.crypto.prg import Entropy
@@ -24,7 +22,7 @@ from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_table
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import FedCreditError, IntegrityError, PolicyDenied, SpecError
+from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy, load_policy
 from fedcredit.protocol.channel import Channel
@@ -32,36 +30,28 @@ from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
-from fedcredit.runtime.consent import FAILED_FILE, check_bounds, consented, note_proposal, public_error, run_policy
+from fedcredit.runtime.consent import check_bounds, consented, note_proposal, run_policy
 from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import ModelRun, Outcome, Seat
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress, StageClock
-from fedcredit.runtime.proposal import (
-    Approval,
-    Checked,
-    Decision,
-    approvals_of,
-    check_proposal,
-    read_order,
-    signed_approval,
-)
+from fedcredit.runtime.proposal import Approval, Checked, Decision, check_proposal
+from fedcredit.runtime.refusals import note_refusal, public_error
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.session import Part, Timing, play
+from fedcredit.runtime.session_entry import Entry, in_session
 from fedcredit.runtime.session_files import (
     EPHEMERAL,
-    FINISHED_FILE,
     PROGRESS_FILE,
-    ended_badly,
+    RECORDS_FILE,
     ended_well,
     kept_secret,
-    public_of,
-    unfinished_files,
+    own_approval,
+    pin,
 )
 from fedcredit.runtime.summary import Effort, leakage, summarise
-from fedcredit.runtime.unfinished import FolderLock
 from fedcredit.spec.model import PartySection, RunSpec
 from fedcredit.spec.write import spec_toml
 from fedcredit.types import PartyId
@@ -86,13 +76,11 @@ def consider(home: Home, raw: bytes) -> bytes:
         if not consented(home, checked, policy):
             text = f"the people of {home.party} have not decided"
             return encode_struct(Decision(party=home.party, state="pending", text=text))
-        files = unfinished_files(home, checked.run)
-        records = _table(home, checked).digest if checked.spec.simulation else ""
-        approval = signed_approval(home, checked, public_of(kept_secret(files, EPHEMERAL)), records)
+        approval = own_approval(home, checked, lambda: _table(home, checked).digest if checked.spec.simulation else "")
         return encode_struct(Decision(party=home.party, state="approved", approval=approval))
-    except (FedCreditError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator has to hear a name for it
+        note_refusal(home, "proposal refused", raw, error)
         code, text, _ = public_error(error)
-        _note_refusal(home, raw, code)
         return encode_struct(Decision(party=home.party, state="denied", code=code, text=text))
 
 
@@ -108,28 +96,16 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
         Bytes of a signed `Finished`.
 
     Raises:
-        PeerError: the order is not the coordinator's, or lacks an approval.
+        FedCreditError: the order is not one for this house; see `fedcredit.runtime.session_entry.in_session`.
     """
-    order = read_order(raw)
-    checked = check_proposal(order.proposal, home.roster, datetime.now(UTC))
-    approvals = approvals_of(order, checked, home.roster)
-    ended = home.runs / checked.run / FINISHED_FILE
-    if ended.exists():
-        return ended.read_bytes()
-    files = unfinished_files(home, checked.run)
-    if approvals[home.party].ephemeral != public_of(kept_secret(files, EPHEMERAL)):
-        raise IntegrityError("order.approval", f"{home.party}: the approval in the order is not of this house's keys")
-    lock = FolderLock(files.folder)
-    try:
-        (files.folder / FAILED_FILE).unlink(missing_ok=True)
+
+    def play(entry: Entry) -> bytes:
         with ExitStack() as stack:
-            node = _Node(home, checked, approvals, files, stack)
-            node.play(ended=order.ended)
+            node = _Node(entry, stack)
+            node.play(ended=entry.ended)
             return node.close(finish)
-    except (FedCreditError, OSError) as error:
-        return ended_badly(home, checked, files, error)
-    finally:
-        lock.close()
+
+    return in_session(home, raw, play)
 
 
 @dataclass
@@ -146,35 +122,44 @@ class _Progress:
         self.last = now
         content = {"stage": at.stage, "done": at.done, "total": at.total, "time": datetime.now(UTC).isoformat()}
         temporary = self.path.with_name(f".{self.path.name}.new")
-        temporary.write_text(json.dumps(content), encoding="utf-8")
-        temporary.replace(self.path)
+        with suppress(OSError):  # no run ends because nobody can watch it
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.replace(self.path)
 
 
 class _Node:
     """One node in one run."""
 
-    def __init__(
-        self, home: Home, checked: Checked, approvals: Mapping[PartyId, Approval], files: RunFiles, stack: ExitStack
-    ) -> None:
-        self._home, self._checked, self._files = home, checked, files
-        self._spec, self._party = _own_spec(home, checked), home.party
-        self._model: ModelRun = MODEL_RUNS[self._spec.run.model]
+    def __init__(self, entry: Entry, stack: ExitStack) -> None:
+        home, checked, files = entry.home, entry.checked, entry.files
+        self._home, self._checked, self._files, self._party = home, checked, files, home.party
         policy = load_policy(home.policy)
-        now = datetime.now(UTC)
-        check_bounds(home, checked, policy, now)
+        check_bounds(home, checked, policy, datetime.now(UTC))
         if not consented(home, checked, policy):
             raise PolicyDenied("consent.pending", f"the people of {home.party} have not approved this run")
+        self._spec = _own_spec(home, checked)
+        self._model: ModelRun = MODEL_RUNS[self._spec.run.model]
         policy = run_policy(policy, self._spec, checked.proposal.spec_digest)
         self._ledger = stack.enter_context(Ledger(home.state / "ledger.sqlite", policy.cap_rules()))
         self._table = _table(home, checked)
         self._clock = StageClock(
             home.party, {**self._model.seconds, "end": "score"}, _Progress(files.folder / PROGRESS_FILE)
         )
-        self._secret, self._stack = kept_secret(files, _SEED_FILE), stack
-        self._records = {party: approvals[party].records for party in self._spec.parties}
-        if self._spec.simulation and self._records[home.party] != self._table.digest:
-            raise IntegrityError("run.records", f"{home.party}: its records have changed since it approved this run")
-        self._part = self._as_part(policy, approvals)
+        self._secret = kept_secret(files, _SEED_FILE)
+        self._records = {party: entry.approvals[party].records for party in self._spec.parties}
+        self._check_records()
+        self._part = self._as_part(policy, entry.approvals)
+
+    def _check_records(self) -> None:
+        """Refuses records other than those that the run was approved for, or was begun with.
+
+        Raises:
+            IntegrityError: they have changed.
+        """
+        digest = self._table.digest
+        approved = self._records[self._party] if self._spec.simulation else digest
+        if digest != approved or pin(self._files.folder, RECORDS_FILE, digest) != digest:
+            raise IntegrityError("run.records", f"{self._party}: its records have changed since it approved this run")
 
     def _as_part(self, policy: Policy, approvals: Mapping[PartyId, Approval]) -> Part:
         node, home = self._home.node, self._home
@@ -190,6 +175,7 @@ class _Node:
             approvals=approvals,
             ephemeral=kept_secret(self._files, EPHEMERAL),
             schemas=self._model.schemas,
+            unrepeatable=self._model.unrepeatable(self._spec),
             policy=policy,
             ledger=self._ledger,
             files=self._files,
@@ -287,13 +273,3 @@ def _table(home: Home, checked: Checked) -> HolderTable:
         key = f"data.{checked.data}.test_ids"
         raise SpecError("proposal.test-ids", f"{key}: missing in node.toml; the run holds out ids from a file")
     return load_table(mine, home.folder, time=spec.split.time if mine.label is not None else None)
-
-
-def _note_refusal(home: Home, raw: bytes, code: str) -> None:
-    """One line a refused proposal, in the log of the house."""
-    line = {"time": datetime.now(UTC).isoformat(), "event": "proposal refused", "code": code, "bytes": len(raw)}
-    file = os.open(home.logs / "refusals.jsonl", os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(file, msgspec.json.encode(line) + b"\n")
-    finally:
-        os.close(file)

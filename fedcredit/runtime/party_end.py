@@ -7,12 +7,15 @@ What lies between the ends is a `Wires`: bytes handed over in one process (`fedc
 from __future__ import annotations
 
 import asyncio
+import errno
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from fedcredit.errors import DataError, DisclosureRefused, FedCreditError, PeerError, TransportError
 from fedcredit.governance.gate import Gate, House, Released, RunContext, Sent
+from fedcredit.runtime.exchange_types import PeerRestarted
 from fedcredit.runtime.leftovers import HeadroomMemory, HeadroomQuestion
 from fedcredit.runtime.waiting import Post
 from fedcredit.types import PartyId
@@ -29,6 +32,7 @@ SECONDARY = frozenset({PEER_FAILED, PEER_ENDED})
 """Codes of errors that another party's error has caused."""
 
 _FIRST_STAGE = "start"
+_AT_ONCE = frozenset({"run.left", "run.stopped"})
 
 
 class Patience(Protocol):
@@ -110,14 +114,14 @@ class PartyEnd:
             raise PeerError("wire.stranger", f"{self.party} waits for {sender}, who is in no roster of this run")
         post, gate = self.post, self.gate
         while True:
-            if post.broken is not None:
+            queue = post.queues.get(sender)
+            if post.broken is not None and not (queue and _leaves_what_came(post.broken)):
                 raise post.broken
             if post.notices:
                 culprit, data = post.notices.popleft()
                 notice = gate.admit_notice(data, culprit)
                 text = f"{culprit} stopped the run: {notice.text} [{notice.code}]"
                 raise PeerError(PEER_FAILED, text, culprit=culprit)
-            queue = post.queues.get(sender)
             if queue:
                 data, arrival = queue.popleft()
                 message = gate.admit(data, sender, self.stage, kind)
@@ -206,7 +210,18 @@ def notice_of(error: BaseException) -> ErrorNotice:
         return ErrorNotice(code=error.code, text="a cap of its disclosure ledger would be passed")
     if isinstance(error, FedCreditError):
         return ErrorNotice(code=error.code[:128], text=error.public[:1024])
-    return ErrorNotice(code="run.internal", text="an internal error; the local log says more")
+    if isinstance(error, (OSError, sqlite3.Error)):  # the name of the error, never that of the file
+        why = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+        reason = f" ({why})" if why else ""
+        return ErrorNotice(code="run.storage", text=f"the house cannot read or write its own files{reason}")
+    return ErrorNotice(code="run.internal", text="an internal error; the log of the house says more")
+
+
+def _leaves_what_came(error: BaseException) -> bool:
+    """Whether what came in before the link ended is still worth reading; a stop and a forgery end all at once."""
+    if isinstance(error, TransportError):
+        return error.code not in _AT_ONCE
+    return isinstance(error, PeerRestarted)
 
 
 def _chain(wires: Wires, party: PartyId, sender: PartyId) -> list[PartyId]:

@@ -39,6 +39,7 @@ __all__ = [
     "check_finished",
     "check_proposal",
     "make_proposal",
+    "read_approval",
     "read_decision",
     "read_order",
     "signed_approval",
@@ -55,6 +56,8 @@ _Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 _Body = Annotated[bytes, msgspec.Meta(max_length=_MOST)]
 _Maybe = Annotated[str, msgspec.Meta(max_length=128)]
+_Before = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z", max_length=32)]
+_Missing = Annotated[list[Name], msgspec.Meta(max_length=64)]
 
 
 class Proposal(Part, frozen=True, kw_only=True):
@@ -79,8 +82,8 @@ class Proposal(Part, frozen=True, kw_only=True):
     version: Name
     made: Name
     expires: Name
-    continues: _Maybe
-    missing: list[Name]
+    continues: _Before
+    missing: _Missing
 
 
 class _Signed(Part, frozen=True, kw_only=True):
@@ -247,7 +250,7 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
     """Reads a proposal.
 
     Raises:
-        PeerError: malformed, or not the coordinator's.
+        PeerError: malformed, not the coordinator's, or with times or a past that no proposal has.
         SpecError: of another roster or version of fedcredit, past its time, or its spec is none for this consortium.
     """
     proposal = _opened(Proposal, raw, _PROPOSAL, COORDINATOR, roster)
@@ -261,6 +264,9 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
             "proposal.roster", f"the coordinator has another roster than this house's version {roster.version}; pin it"
         )
     _check_times(proposal, now)
+    if bool(proposal.continues) is not bool(proposal.missing):
+        text = "a run that goes on names the run before it and who is missing, any other neither"
+        raise PeerError("proposal.continues", text, culprit=COORDINATOR)
     spec, data = read_travelling(proposal.spec)
     if spec_digest(spec) != proposal.spec_digest:
         raise SpecError("proposal.digest", "the specification is not the one whose digest was proposed")
@@ -282,13 +288,18 @@ def signed_approval(home: Home, checked: Checked, ephemeral: bytes, records: str
     return _sign(home, _APPROVAL, approval)
 
 
+def read_approval(raw: bytes, party: PartyId, roster: Roster) -> Approval:
+    """A party's approval of any run; raises PeerError where it is malformed or not that party's."""
+    return _opened(Approval, raw, _APPROVAL, party, roster)
+
+
 def check_approval(raw: bytes, party: PartyId, checked: Checked, roster: Roster) -> Approval:
     """Reads a party's approval.
 
     Raises:
         PeerError: malformed, not that party's, or of another proposal.
     """
-    approval = _opened(Approval, raw, _APPROVAL, party, roster)
+    approval = read_approval(raw, party, roster)
     if (approval.party, approval.run, approval.proposal_sha256) != (party, checked.run, checked.sha256):
         raise PeerError("approval.other", f"{party}: its approval is of another run or proposal", culprit=party)
     return approval
@@ -355,6 +366,9 @@ def _check_times(proposal: Proposal, now: datetime) -> None:
         raise PeerError("proposal.time", "the proposal's times are no times", culprit=COORDINATOR) from None
     if made.tzinfo is None or expires.tzinfo is None:
         raise PeerError("proposal.time", "the proposal's times have no zone", culprit=COORDINATOR)
+    if expires > made + _LIFE:
+        text = f"the proposal lasts longer than {_LIFE.days} days"
+        raise PeerError("proposal.time", text, culprit=COORDINATOR)
     if made > now + _SKEW:
         ahead = int((made - now).total_seconds())
         raise SpecError("proposal.clock", f"the proposal was made {ahead} s from now: set the clocks of both houses")

@@ -11,6 +11,8 @@ what it needs, so that a party that is killed at the very end still finds the ot
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.errors import FedCreditError, IntegrityError, TransportError
-from fedcredit.governance.audit import AuditLog
+from fedcredit.errors import FedCreditError, IntegrityError, PeerError, TransportError
+from fedcredit.governance.audit import AuditLog, read_entries
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy
@@ -37,16 +39,21 @@ from fedcredit.runtime.proposal import Approval, Checked
 from fedcredit.runtime.roster import split_address
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.types import PartyId
+from fedcredit.wire.message import encode_struct
 from fedcredit.wire.notice import Begin, Done
 from fedcredit.wire.schema import ProtocolSchema, merge
 
-__all__ = ["ATTEMPT_FILE", "COMPLETE_FILE", "STOP_FILE", "Part", "Timing", "play"]
+__all__ = ["ATTEMPT_FILE", "COMPLETE_FILE", "STOP_FILE", "Part", "Timing", "books_closed", "play"]
 
 ATTEMPT_FILE, COMPLETE_FILE, STOP_FILE = "attempt", "complete", "stop"
 _MOST_RESTARTS = 1000
 _LAST_STAGE = "end"
 _LOOK_SECONDS = 0.5
 _FLUSH_SECONDS = 15.0
+_TELL_SECONDS = 5.0
+"""Longest wait of a party's last word to the others for a place in a window that nobody empties."""
+_MOST_ATTEMPTS = 1 << 32
+_ATTEMPT = "attempt"
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Part:
         approvals: Everyone's.
         ephemeral: Own private X25519 key of this run.
         schemas: Messages of the run.
+        unrepeatable: Kinds of messages that no restart can send again byte by byte, each with the reason.
         policy: What may leave.
         ledger: What has been disclosed.
         files: The party's folder of this run.
@@ -88,6 +96,7 @@ class Part:
     approvals: Mapping[PartyId, Approval]
     ephemeral: bytes = field(repr=False)
     schemas: tuple[ProtocolSchema, ...]
+    unrepeatable: Mapping[str, str]
     policy: Policy
     ledger: Ledger
     files: RunFiles
@@ -126,34 +135,95 @@ def play(part: Part, role: Role, complete: Callable[[Any], None], *, ended: bool
     Raises:
         FedCreditError: of this party or of another; the run can be tried again.
     """
+    if books_closed(part):  # which a party does only after all had written down what they need
+        return
     if ended:
-        if (part.files.folder / COMPLETE_FILE).exists():
+        if _is_complete(part):
             return
         raise IntegrityError("run.ended", f"the others have ended this run, but {part.party} has no result of it")
     least = 0
     for _ in range(_MOST_RESTARTS):
-        attempt = _next_attempt(part.files.folder, least)
+        attempt = _next_attempt(part, least)
         try:
             asyncio.run(_Attempt(part, attempt).through(role, complete))
         except PeerRestarted as restarted:
             least = restarted.attempt
+            if least > _MOST_ATTEMPTS:
+                text = f"{restarted.party} claims to have begun {least} times"
+                raise PeerError("run.attempt", text, culprit=restarted.party) from None
         else:
             return
     raise TransportError("run.restarts", f"the parties began {_MOST_RESTARTS} times again; the run is given up")
 
 
+def books_closed(part: Part) -> bool:
+    """Whether the party's audit log of the run has its closing entry.
+
+    Raises:
+        IntegrityError: the log is damaged.
+    """
+    return mend_lines(part.audit_file) and read_entries(part.audit_file)[-1]["event"] == "closed"
+
+
+def _is_complete(part: Part) -> bool:
+    """Whether the party has written down what it needs.
+
+    Raises:
+        IntegrityError: the mark that says so is damaged.
+    """
+    try:
+        mark = (part.files.folder / COMPLETE_FILE).read_bytes()
+    except FileNotFoundError:
+        return False
+    if mark != _mark(part):
+        raise IntegrityError("run.complete", f"{COMPLETE_FILE} of this run is damaged; the run cannot go on")
+    return True
+
+
+def _mark(part: Part) -> bytes:
+    return part.checked.run_digest.encode()
+
+
+def _set_complete(part: Part) -> None:
+    """Says so, after all that was written is on the disk."""
+    folder = part.files.folder
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir() or path.is_file():
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+    replace_file(folder / COMPLETE_FILE, _mark(part))
+
+
 def _attempts(folder: Path) -> int:
     try:
-        return int((folder / ATTEMPT_FILE).read_text("ascii"))
+        found = int((folder / ATTEMPT_FILE).read_text("ascii"))
     except FileNotFoundError:
         return 0
     except ValueError:
-        raise IntegrityError("run.attempt", f"{folder / ATTEMPT_FILE}: damaged; this run cannot go on") from None
+        found = -1
+    if not 0 < found <= _MOST_ATTEMPTS:
+        raise IntegrityError("run.attempt", f"{ATTEMPT_FILE} of this run is damaged; the run cannot go on")
+    return found
 
 
-def _next_attempt(folder: Path, least: int) -> int:
-    """The number of the next attempt, on the disk before anything is sealed under it."""
-    attempt = max(_attempts(folder) + 1, least)
+def _next_attempt(part: Part, least: int) -> int:
+    """The number of the next attempt, on the disk before anything is sealed under it.
+
+    Raises:
+        IntegrityError: the file says less than the audit log: a number might be used twice, and with it a key.
+    """
+    folder = part.files.folder
+    before = _attempts(folder)
+    logged = 0
+    if mend_lines(part.audit_file):
+        logged = max((int(e[_ATTEMPT]) for e in read_entries(part.audit_file) if e["event"] == _ATTEMPT), default=0)
+    if before < logged:
+        text = f"{ATTEMPT_FILE} of this run says {before}, its audit log {logged}; the run cannot go on"
+        raise IntegrityError("run.attempt", text)
+    attempt = max(before + 1, least)
     replace_file(folder / ATTEMPT_FILE, str(attempt).encode())
     return attempt
 
@@ -168,8 +238,14 @@ class _Attempt:
     async def through(self, role: Role, complete: Callable[[Any], None]) -> None:
         part = self._part
         earlier = earlier_messages(part.files.audit) if mend_lines(part.audit_file) else []
+        _check_repeatable(part.unrepeatable, earlier)
         audit = continue_audit(part.audit_file, part.party, part.checked.run, _now, durable=True)
-        link = ExchangeLink(self._settings())
+        try:
+            audit.append(_ATTEMPT, {_ATTEMPT: self._attempt})
+            link = ExchangeLink(self._settings())
+        except BaseException:
+            audit.suspend()
+            raise
         try:
             end = self._end(audit, earlier)
             await link.open()
@@ -179,42 +255,57 @@ class _Attempt:
             await link.close(flush=False)
 
     async def _linked(self, link: ExchangeLink, end: PartyEnd, role: Role, complete: Callable[[Any], None]) -> None:
-        part, timing = self._part, self._part.timing
+        timing = self._part.timing
         wires = ExchangeWires(link, end, timing.timeout_s, timing.busy_timeout_s)
-        tasks = [asyncio.create_task(wires.pump()), asyncio.create_task(_watch_stop(part.files.folder, end))]
+        pump = asyncio.create_task(wires.pump())
+        meeting = asyncio.create_task(self._meet(PartyChannel(end, wires), role, complete))
         try:
-            await self._meet(PartyChannel(end, wires), role, complete)
-            with suppress(TransportError):  # whoever misses this party's last word learns that the run has ended
+            await self._unless_left(meeting)
+            with suppress(FedCreditError, PeerRestarted):  # whoever misses this party's last word learns that it ended
                 await link.close(flush=True)
-        except FedCreditError as error:
+        except PeerRestarted:
+            raise
+        except Exception as error:
             await self._tell(wires, end, error)
             with suppress(FedCreditError, PeerRestarted):
                 await link.close(flush=True)
             raise
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            pump.cancel()
+            meeting.cancel()
+            await asyncio.gather(pump, meeting, return_exceptions=True)
+
+    async def _unless_left(self, meeting: asyncio.Task[None]) -> None:
+        """Waits for the role, whatever it waits for itself, and looks whether this house wants to leave the run."""
+        stop = self._part.files.folder / STOP_FILE
+        while not meeting.done():
+            if stop.exists():
+                party = self._part.party
+                raise TransportError("run.left", f"{party} left the run by its own decision", culprit=party)
+            await asyncio.wait({meeting}, timeout=_LOOK_SECONDS)
+        meeting.result()
 
     async def _meet(self, channel: Channel, role: Role, complete: Callable[[Any], None]) -> None:
         """From `Begin` to `Done`."""
-        marker = self._part.files.folder / COMPLETE_FILE
-        await channel.broadcast(self._others, Begin(complete=marker.exists()))
+        done = _is_complete(self._part)
+        await channel.broadcast(self._others, Begin(complete=done))
         begun = await channel.gather(self._others, Begin)
-        if not (marker.exists() and all(one.complete for one in begun.values())):
+        if not (done and all(one.complete for one in begun.values())):
             complete(await role(channel))
-            replace_file(marker, b"")
+            _set_complete(self._part)
         channel.stage(_LAST_STAGE)
         await channel.broadcast(self._others, Done())
         await channel.gather(self._others, Done)
 
-    async def _tell(self, wires: ExchangeWires, end: PartyEnd, error: FedCreditError) -> None:
+    async def _tell(self, wires: ExchangeWires, end: PartyEnd, error: Exception) -> None:
         """Tells the others why this party stops, unless one of them is the reason."""
-        if error.code in SECONDARY:
+        if isinstance(error, FedCreditError) and error.code in SECONDARY:
             return
-        for other, released in end.notices(error):
-            with suppress(FedCreditError, PeerRestarted):
-                await wires.deliver(end.party, [(other, released)])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TELL_SECONDS):
+                for other, released in end.notices(error):
+                    with suppress(FedCreditError, PeerRestarted):
+                        await wires.deliver(end.party, [(other, released)])
 
     def _end(self, audit: AuditLog, earlier: list[Any]) -> PartyEnd:
         part = self._part
@@ -232,7 +323,6 @@ class _Attempt:
             for party in self._others
         }
         own = OwnKeys(part.ephemeral, home.sealing)
-        context = bytes.fromhex(part.checked.run_digest) + bytes.fromhex(home.roster.digest)
         return LinkSettings(
             address=home.roster.exchange,
             server_name=split_address(home.roster.exchange)[0],
@@ -240,7 +330,7 @@ class _Attempt:
             run=part.checked.run,
             party=part.party,
             peers=tuple(self._others),
-            keys=LinkKeys(part.checked.run, part.party, own, peers, context),
+            keys=LinkKeys(part.checked.run, part.party, own, peers, _agreed(part)),
             attempt=self._attempt,
             limits=LinkLimits(flush_s=_FLUSH_SECONDS),
             connect_timeout_s=timing.connect_s,
@@ -248,12 +338,15 @@ class _Attempt:
         )
 
 
-async def _watch_stop(folder: Path, end: PartyEnd) -> None:
-    """Sees that this house wants to leave the run."""
-    while not (folder / STOP_FILE).exists():  # noqa: ASYNC110 - another process makes the file
-        await asyncio.sleep(_LOOK_SECONDS)
-    end.post.broken = TransportError("run.left", f"{end.party} left the run by its own decision", culprit=end.party)
-    end.post.changed.set()
+def _agreed(part: Part) -> bytes:
+    """Digest of all that the parties must have seen alike; keys differ between those who have not.
+
+    The coordinator, who hands everything over, cannot give one party another proposal or approval than the next.
+    """
+    checked = part.checked
+    parts = [checked.run_digest.encode(), part.home.roster.digest.encode(), checked.sha256.encode()]
+    parts += [hashlib.sha256(encode_struct(part.approvals[party])).hexdigest().encode() for party in checked.roster]
+    return hashlib.sha256(b"\n".join(parts)).digest()
 
 
 def _now() -> datetime:

@@ -150,7 +150,7 @@ def test_the_rest_goes_on_without_a_party_where_the_spec_says_so(trial: Callable
     left = without(made.spec, [PartyId("customs")])
     run = RunId("cd" * 16)
     text = travelling_json(left, "records")
-    stranger = made.proposal(run, spec=text, continues="", missing=[])
+    stranger = made.proposal(RunId("ef" * 16), spec=text)
     assert made.consider(PartyId("bank"), stranger).state == "pending"  # nobody has approved this spec by itself
     proposal = made.proposal(run, spec=text, continues=RUN, missing=["customs"])
     ended = made.play_all(made.order(proposal), without=["customs"])

@@ -1,0 +1,65 @@
+"""What a house says of an error to others, and what it writes down of it for its own people.
+
+Others (peers and coordinator alike) get a code and a public text. What is wrong with a party's own records, and where
+its files are, stays in the house: in ``logs/refusals.jsonl`` and in the folder of the run.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from fedcredit.errors import FedCreditError
+from fedcredit.runtime.home import Home
+from fedcredit.runtime.party_end import notice_of
+
+__all__ = ["HOME_UNUSABLE", "REFUSALS_FILE", "inside_text", "note_refusal", "public_error"]
+
+REFUSALS_FILE = "refusals.jsonl"
+"""Below ``logs``: a line for everything that was refused before there was an audit log of a run."""
+
+HOME_UNUSABLE = "the home of this house cannot be opened; its own log says why [home.unusable]"
+"""What others hear where not even the home's files are in order."""
+
+_MOST_TEXT = 2048
+
+
+def public_error(error: BaseException) -> tuple[str, str, str]:
+    """Code, text and culprit of an error, as they may leave the house."""
+    notice = notice_of(error)
+    culprit = error.culprit if isinstance(error, FedCreditError) else ""
+    return notice.code, notice.text, culprit[:128]
+
+
+def inside_text(error: BaseException) -> str:
+    """One line about an error for the house's own log; no data value, and of unforeseen errors no text at all."""
+    if isinstance(error, FedCreditError):
+        return " ".join(f"{error} {error.detail}".split())[:_MOST_TEXT]
+    if isinstance(error, OSError):
+        return f"{type(error).__name__}: {error.strerror}, {error.filename}"[:_MOST_TEXT]
+    at, trace = "", error.__traceback__
+    while trace is not None:
+        at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {at}"
+
+
+def note_refusal(home: Home, event: str, raw: bytes, error: BaseException) -> None:
+    """One line about something this house has refused; where the disk does not take it, the refusal stands."""
+    line = {
+        "time": datetime.now(UTC).isoformat(),
+        "event": event,
+        "code": error.code if isinstance(error, FedCreditError) else type(error).__name__,
+        "text": inside_text(error),
+        "bytes": len(raw),
+    }
+    with suppress(OSError):
+        file = os.open(home.logs / REFUSALS_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(file, msgspec.json.encode(line) + b"\n")
+        finally:
+            os.close(file)
