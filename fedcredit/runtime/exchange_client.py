@@ -20,6 +20,9 @@ __all__ = ["Delivery", "ExchangeLink", "LinkSettings", "Parcel", "PeerRestarted"
 _END_SECONDS = 5.0
 """Longest wait for the connection's thread at the end; it is a daemon and dies with the process anyway."""
 
+_LAST_SECONDS = 0.02
+"""What gRPC still has to say of a call that has ended should not find its loop closed."""
+
 _AT_ONCE = frozenset({"run.stopped", "exchange.closed"})
 """Ends of a link after which payloads that came in before are not handed out any more."""
 
@@ -206,6 +209,7 @@ class ExchangeLink:
             await dialer.run()
         finally:
             opening.cancel()
+            await asyncio.sleep(_LAST_SECONDS)
 
     async def _tell_open(self, dialer: Dialer) -> None:
         await dialer.joined.wait()

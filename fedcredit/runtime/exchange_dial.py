@@ -108,7 +108,7 @@ class Dialer:
                 self.joined.set()
                 await self._talk(call)
             finally:
-                await _let_go(call)
+                call.cancel()
         except (FedCreditError, PeerRestarted):
             raise
         except TimeoutError:
@@ -147,6 +147,8 @@ class Dialer:
             for task in sorted(done, key=tasks.index):  # what the reader found says most
                 task.result()
         finally:
+            call.cancel()
+            await asyncio.wait(tasks[:1], timeout=_LEAVE_SECONDS)  # gRPC ends the read; so nothing of it comes later
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -209,14 +211,6 @@ class Dialer:
         if refused.code not in PASSING:
             raise TransportError(refused.code, refused.text)
         raise ConnectionError(f"{refused.text} [{refused.code}]")
-
-
-async def _let_go(call: _Call) -> None:
-    """Ends a call and waits until gRPC is done with it, so that nothing of it reaches a loop that is closed."""
-    call.cancel()
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_LEAVE_SECONDS):
-            await call.code()
 
 
 async def _ending(call: _Call) -> str:

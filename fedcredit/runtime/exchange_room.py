@@ -75,6 +75,7 @@ class Stream:
         """Nothing but a refusal is written any more."""
         if self.ending is None:
             self.ending = Refused(code=code, text=text[:1024])
+            self.room.count(code, text)
         self.gone.set()
         self.wake.set()
 
@@ -111,10 +112,16 @@ class Room:
         members: Who may join.
         limits: Of the exchange.
         clock: Seconds that never go back.
+        count: Is told code and text of every stream that is ended.
     """
 
     def __init__(
-        self, run: RunId, members: Iterable[PartyId], limits: ServerLimits, clock: Callable[[], float]
+        self,
+        run: RunId,
+        members: Iterable[PartyId],
+        limits: ServerLimits,
+        clock: Callable[[], float],
+        count: Callable[[str, str], None],
     ) -> None:
         self.run = run
         self.members = frozenset(members)
@@ -126,6 +133,7 @@ class Room:
         self.bytes_in = 0
         self.bytes_out = 0
         self.undelivered = 0
+        self.count = count
         self._limits = limits
         self._clock = clock
         self._seats = dict.fromkeys(self.members, _Seat(since=clock()))

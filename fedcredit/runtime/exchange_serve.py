@@ -116,20 +116,16 @@ async def refuse(context: Context, code: str, text: str) -> None:
 
 
 async def serve(context: Context, stream: Stream, limits: ServerLimits, clock: Callable[[], float]) -> None:
-    """Reads and writes a joined stream until it ends.
-
-    Raises:
-        PeerError: the party broke a rule.
-    """
+    """Reads and writes a joined stream until it ends; ``stream.ending`` says why, unless the party left."""
     reader = asyncio.create_task(_read_all(context, stream, limits, clock))
     writer = asyncio.create_task(_write_all(context, stream, clock))
     gone = asyncio.create_task(stream.gone.wait())
     try:
         await asyncio.wait({reader, writer, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done():
+        if reader.done() and isinstance(error := reader.exception(), PeerError):
+            stream.end(error.code, error.public)
+        if stream.ending is not None:
             await asyncio.wait({writer}, timeout=_REFUSAL_SECONDS)  # it still says why
-        elif reader.done():
-            reader.result()
     finally:
         for task in (reader, writer, gone):
             task.cancel()

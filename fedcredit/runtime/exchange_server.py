@@ -174,7 +174,7 @@ class ExchangeServer:
             )
         if len(self._rooms) >= limits.max_runs:
             raise SpecError("exchange.runs", f"{limits.max_runs} runs are open; one has to end before run {run}")
-        self._rooms[run] = Room(run, parties, limits, self._clock)
+        self._rooms[run] = Room(run, parties, limits, self._clock, self._count)
 
     def close_run(self, run: RunId) -> None:
         """Ends a run's streams and forgets it; nothing happens if it is not open."""
@@ -243,12 +243,9 @@ class ExchangeServer:
             stream = Stream(room, party, attempt, self._numbers, self._clock())
             room.enter(stream)
             await serve(context, stream, self.settings.limits, self._clock)
-            if stream.ending is not None:
-                self._count(stream.ending.code, stream.ending.text)
         except (TransportError, PeerError) as error:
             self._count(error.code, error.public)
-            if stream is None or not stream.writing:
-                await refuse(context, error.code, error.public)
+            await refuse(context, error.code, error.public)
         finally:
             if stream is not None:
                 stream.room.leave(stream)

@@ -1,15 +1,13 @@
 """Mutual TLS of the exchange, and who is at the other end.
 
 gRPC's Python interface has no setting for the least TLS version, so version 1.3 is held twice: every call is refused
-by name unless its session is TLS 1.3, and a process that calls `pin_tls13` before its first credentials cannot even
-finish an older handshake: BoringSSL's list of cipher suites is for TLS 1.2 alone, and a list of RSA suites cannot be
-served with the consortium's elliptic-curve certificates.
+by name unless its session is TLS 1.3, and in a process under `exchange_environment` an older handshake does not even
+finish.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import load_pem_x509_certificate
 
 from fedcredit.errors import TransportError
+from fedcredit.runtime.exchange_environment import pin_tls13
 from fedcredit.runtime.exchange_limits import TRANSPORT_BYTES, ServerLimits
 from fedcredit.runtime.exchange_types import TlsPem
 from fedcredit.types import PartyId
@@ -35,8 +34,6 @@ __all__ = [
 ]
 
 _TLS = b"TLSv1.3"
-_CIPHERS = "GRPC_SSL_CIPHER_SUITES"
-_UNUSABLE = "ECDHE-RSA-AES256-GCM-SHA384"
 _KEEPALIVE_MS = 10_000
 _WINDOW = 4 << 20
 
@@ -52,14 +49,6 @@ class KnownKey:
 
     party: PartyId
     kind: str
-
-
-def pin_tls13() -> None:
-    """Lets no handshake below TLS 1.3 succeed in this process; has to come before the first gRPC credentials.
-
-    An operator's own list of suites is kept.
-    """
-    os.environ.setdefault(_CIPHERS, _UNUSABLE)
 
 
 def key_digest(certificate: bytes) -> str:

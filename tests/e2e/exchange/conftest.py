@@ -50,13 +50,13 @@ class Authority:
 
     def _certificate(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
-        subject, issuer = (
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (name, "authority")
-        )
+        subject, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, one)]) for one in (name, "authority"))
         builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
         builder = builder.not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(hours=1))
         builder = builder.add_extension(x509.BasicConstraints(ca=name == "authority", path_length=None), critical=True)
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(f"fedcredit://c/{name}"), x509.DNSName(name)])
+        names = x509.SubjectAlternativeName(
+            [x509.UniformResourceIdentifier(f"fedcredit://c/{name}"), x509.DNSName(name)]
+        )
         return builder.add_extension(names, critical=False).sign(self.key, hashes.SHA256())
 
     def issue(self, name: str) -> Pem:

@@ -7,9 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcredit.runtime.exchange_limits import ServerLimits
-from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-from fedcredit.runtime.exchange_tls import KnownKey, key_digest, pin_tls13
+from fedcredit.runtime.exchange_environment import pin_tls13
 from fedcredit.types import PartyId, RunId
 
 
@@ -21,6 +19,10 @@ class Pem:
 
 
 async def main(folder: Path, port: int, run: str) -> None:
+    from fedcredit.runtime.exchange_limits import ServerLimits
+    from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
+    from fedcredit.runtime.exchange_tls import KnownKey, key_digest
+
     names = [PartyId(path.stem) for path in sorted(folder.glob("*.party"))]
     known = {key_digest((folder / f"{name}.party").read_bytes()): KnownKey(name, "node") for name in names}
     pem = Pem(*((folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")))

@@ -177,14 +177,14 @@ def test_kill_9_of_the_exchange_in_the_middle_of_transfers(world: World, run: Ru
 
 
 @pytest.mark.slow
-def test_a_cut_of_thirty_seconds_with_the_limits_of_production(
-    world: World, make_wire: type[Wire], run: Run
-) -> None:
+def test_a_cut_of_thirty_seconds_with_the_limits_of_production(world: World, make_wire: type[Wire], run: Run) -> None:
     async def test() -> None:
         async with world.exchange(limits=ServerLimits()) as (_, port):
             wire = make_wire(port)
             through = await wire.start()
-            async with world.links(through, "bank", "tax", limits=LinkLimits(), connect_timeout_s=10.0, reconnect_s=120.0) as (
+            async with world.links(
+                through, "bank", "tax", limits=LinkLimits(), connect_timeout_s=10.0, reconnect_s=120.0
+            ) as (
                 bank,
                 tax,
             ):
