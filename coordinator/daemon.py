@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from fedcredit.runtime.daemon_coordinator import CoordinatorDaemon
-from fedcredit.runtime.daemon_main import daemon_main
-from fedcredit.runtime.daemon_parts import bind_coordinator
+from fedcredit.runtime.daemon_main import WatchedDaemon, daemon_main
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.logs import Log
 from fedcredit.runtime.registry import Registry
@@ -21,7 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     return daemon_main(sys.argv[1:] if arguments is None else arguments, MemberKind.COORDINATOR, _build)
 
 
-def _build(home: Home, log: Log, stack: ExitStack) -> CoordinatorDaemon:
+def _build(home: Home, log: Log, stack: ExitStack) -> WatchedDaemon:
+    from fedcredit.runtime.daemon_coordinator import CoordinatorDaemon  # noqa: PLC0415 -- loads gRPC, see daemon_main
+    from fedcredit.runtime.daemon_parts import bind_coordinator  # noqa: PLC0415 -- as above
+
     registry = Registry(home.state / "registry.sqlite")
     stack.callback(registry.close)
     return CoordinatorDaemon(bind_coordinator(home, registry, log))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from fedcredit.runtime.daemon_main import daemon_main
-from fedcredit.runtime.daemon_node import NodeDaemon, bind_node
+from fedcredit.runtime.daemon_main import WatchedDaemon, daemon_main
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.logs import Log
 from fedcredit.runtime.roster import MemberKind
@@ -19,7 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
     return daemon_main(sys.argv[1:] if arguments is None else arguments, MemberKind.NODE, _build)
 
 
-def _build(home: Home, log: Log, _: ExitStack) -> NodeDaemon:
+def _build(home: Home, log: Log, _: ExitStack) -> WatchedDaemon:
+    from fedcredit.runtime.daemon_node import NodeDaemon, bind_node  # noqa: PLC0415 -- loads gRPC, see daemon_main
+
     return NodeDaemon(bind_node(home, log))
 
 

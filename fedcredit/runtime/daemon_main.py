@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fedcredit.errors import FedCreditError, SpecError
 from fedcredit.runtime.daemon_process import Daemon, DaemonLock, run_daemon
-from fedcredit.runtime.exchange_tls import pin_tls13
+from fedcredit.runtime.exchange_environment import prepare_process
 from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.logs import Log, Logs, route_libraries
 from fedcredit.runtime.roster import MemberKind
@@ -41,6 +41,8 @@ Build = Callable[[Home, Log, ExitStack], WatchedDaemon]
 def daemon_main(arguments: list[str], kind: MemberKind, build: Build) -> int:
     """Runs a daemon until it is told to end.
 
+    Nothing that the caller's module imports at its top may import gRPC, which reads its environment then.
+
     Args:
         arguments: HOME, and `QUIET` or not.
         kind: What kind of home it has to be.
@@ -52,6 +54,7 @@ def daemon_main(arguments: list[str], kind: MemberKind, build: Build) -> int:
     quiet = QUIET in arguments
     places = [one for one in arguments if one != QUIET]
     try:
+        prepare_process()  # before `build` imports gRPC
         if len(places) != 1:
             raise SpecError("daemon.usage", f"one home and perhaps {QUIET} is right")
         _serve(Path(places[0]), kind, build, quiet=quiet)
@@ -63,7 +66,6 @@ def daemon_main(arguments: list[str], kind: MemberKind, build: Build) -> int:
 
 def _serve(folder: Path, kind: MemberKind, build: Build, *, quiet: bool) -> None:
     os.umask(0o077)
-    pin_tls13()
     home = open_home(folder)
     if home.kind is not kind:
         raise SpecError("home.kind", f"{folder}: the home of {home.kind} {home.party}; give that of a {kind}")

@@ -23,7 +23,7 @@ from fedcredit.runtime.daemon_common import certificate_seconds, process_views, 
 from fedcredit.runtime.daemon_process import STATUS_FILE
 from fedcredit.runtime.daemon_status import ExchangeView, LedgerView, NodeStatus, ProcessView, TrafficView, write_status
 from fedcredit.runtime.daemon_tally import Tally, ledger_use, run_counts
-from fedcredit.runtime.exchange_tls import client_credentials, client_options, pin_tls13
+from fedcredit.runtime.exchange_tls import client_credentials, client_options
 from fedcredit.runtime.flower_processes import NodeFlower, node_children
 from fedcredit.runtime.health import HealthServer, Probes, node_metrics
 from fedcredit.runtime.home import Home
@@ -97,7 +97,6 @@ class ExchangeProbe:
     """
 
     def __init__(self, home: Home) -> None:
-        pin_tls13()
         self._address, self._tls = home.roster.exchange, client_credentials(home.tls)
         self._timeout = home.node.exchange.connect_timeout_s
 

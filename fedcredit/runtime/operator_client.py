@@ -12,7 +12,7 @@ import msgspec
 
 from fedcredit import errors
 from fedcredit.errors import FedCreditError, IntegrityError, PolicyDenied, TransportError
-from fedcredit.runtime.exchange_tls import client_credentials, client_options, pin_tls13
+from fedcredit.runtime.exchange_tls import client_credentials, client_options
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.operator_api import (
     SERVICE,
@@ -57,7 +57,6 @@ class OperatorClient:
     def __init__(self, home: Home, address: str = "") -> None:
         self._settings = home.operator.exchange
         self._address = address or home.roster.exchange
-        pin_tls13()
         self._reached = False
         options = client_options(split_address(self._address)[0])
         self._channel = grpc.secure_channel(self._address, client_credentials(home.tls), options)
