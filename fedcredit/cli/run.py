@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +10,7 @@ import typer
 from fedcredit.cli.console import write_json, write_line, write_table
 from fedcredit.cli.run_watch import watch_run
 from fedcredit.errors import SpecError
-from fedcredit.runtime.exchange_environment import prepare_process
+from fedcredit.runtime.exchange_environment import pin_tls13
 from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.roster import MEMBER_NAME, MemberKind
 from fedcredit.runtime.run_record import copy_finished, write_record
@@ -174,8 +173,7 @@ def _operator(home: Path) -> Home:
 
 
 def _client(home: Home) -> OperatorClient:
-    if "grpc" not in sys.modules:
-        prepare_process()
+    pin_tls13()  # before gRPC is loaded
     try:
         from fedcredit.runtime.operator_client import OperatorClient  # noqa: PLC0415 -- needs the extra "deploy"
     except ModuleNotFoundError as error:

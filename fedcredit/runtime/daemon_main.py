@@ -16,7 +16,7 @@ from typing import Protocol
 
 from fedcredit.errors import FedCreditError, SpecError
 from fedcredit.runtime.daemon_process import Daemon, DaemonLock, run_daemon
-from fedcredit.runtime.exchange_environment import prepare_process
+from fedcredit.runtime.exchange_environment import pin_tls13
 from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.logs import Log, Logs, route_libraries
 from fedcredit.runtime.roster import MemberKind
@@ -54,7 +54,7 @@ def daemon_main(arguments: list[str], kind: MemberKind, build: Build) -> int:
     quiet = QUIET in arguments
     places = [one for one in arguments if one != QUIET]
     try:
-        prepare_process()  # before `build` imports gRPC
+        pin_tls13()  # before `build` imports gRPC
         if len(places) != 1:
             raise SpecError("daemon.usage", f"one home and perhaps {QUIET} is right")
         _serve(Path(places[0]), kind, build, quiet=quiet)
