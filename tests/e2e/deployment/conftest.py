@@ -134,7 +134,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     ]
     if not rows:
         return
-    lines = fault_bench.markdown(sorted(rows, key=lambda one: (one[0], one[1])))
+    lines = fault_bench.markdown(rows)
     terminalreporter.section("faults")
     for line in lines:
         terminalreporter.write_line(line)

@@ -22,6 +22,7 @@ else:
     sys.path.append(str(Path(__file__).parent))
     from house_bench import PATIENCE, Houses, with_ended
 
+Totals = dict[PartyId, dict[Any, int]]
 Charges = dict[PartyId, tuple[list[Any], list[Any], dict[Any, int]]]
 
 
@@ -47,12 +48,12 @@ class Bench:
         self.houses.start_exchange()
         self.simulated = simulate(self.houses.loaded, self.houses.folder / "simulated").out
         self.undisturbed, order = self.begin()
-        before, started = self._totals(), time.monotonic()
+        before, started = self.totals(), time.monotonic()
         self.houses.start_all(self.undisturbed, order)
         self.through(self.undisturbed, order)
         self.seconds = time.monotonic() - started
         self.charges = self._charges(self.undisturbed, before)
-        self._check_part(self.undisturbed)
+        self.check_part(self.undisturbed)
 
     def begin(self, **changes: Any) -> tuple[RunId, bytes]:
         """A new run that is open in the exchange, and its order."""
@@ -73,13 +74,9 @@ class Bench:
         assert not bad, bad
         return done
 
-    def totals(self) -> dict[PartyId, dict[Any, int]]:
-        """What every ledger has booked, all runs together."""
-        return self._totals()
-
-    def check(self, run: RunId, before: dict[PartyId, dict[Any, int]]) -> str:
+    def check(self, run: RunId, before: Totals) -> str:
         """Holds a run against the undisturbed one and the simulation: model, predictions, ledgers, logs."""
-        self._check_part(run)
+        self.check_part(run)
         assert self._charges(run, before) == self.charges
         for party in self.houses.parties:
             folder = self.houses.homes[party].runs / run
@@ -87,13 +84,15 @@ class Bench:
             assert not (self.houses.homes[party].state / "runs" / run).exists()
         return "yes"
 
-    def _check_part(self, run: RunId) -> None:
+    def check_part(self, run: RunId, simulated: Path | None = None) -> None:
+        """Holds everyone's part of the model, and the bank's predictions, against a simulation."""
+        like = simulated or self.simulated
         for party in self.houses.loaded.spec.parties:
             folder = self.houses.homes[party].runs / run
-            for made in sorted((self.simulated / "model" / party).iterdir()):
+            for made in sorted((like / "model" / party).iterdir()):
                 assert (folder / "model" / party / made.name).read_bytes() == made.read_bytes(), (party, made.name)
         bank = self.houses.homes[self.houses.loaded.spec.label_holder.name].runs / run
-        assert (bank / "predictions.parquet").read_bytes() == (self.simulated / "predictions.parquet").read_bytes()
+        assert (bank / "predictions.parquet").read_bytes() == (like / "predictions.parquet").read_bytes()
 
     def _ledger(self, party: PartyId, query: str, *values: str) -> list[Any]:
         with sqlite3.connect(self.houses.homes[party].state / "ledger.sqlite") as ledger:
@@ -101,7 +100,8 @@ class Bench:
         ledger.close()
         return rows
 
-    def _totals(self) -> dict[PartyId, dict[Any, int]]:
+    def totals(self) -> Totals:
+        """What every ledger has booked, all runs together."""
         found = {}
         for party in self.houses.loaded.spec.parties:
             if (self.houses.homes[party].state / "ledger.sqlite").exists():
@@ -109,21 +109,30 @@ class Bench:
                 found[party] = {tuple(one[:3]): int(one[3]) for one in rows}
         return found
 
-    def _charges(self, run: RunId, before: dict[PartyId, dict[Any, int]]) -> Charges:
-        """What a run has cost every house: spent by account, answers, and how much the totals of all runs grew."""
-        after, found = self._totals(), Charges()
-        for party in self.houses.loaded.spec.parties:
-            spent = self._ledger(
+    def spent(self, party: PartyId, run: RunId) -> tuple[list[Any], list[Any]]:
+        """What a run has cost a house: by account, and its answers."""
+        return (
+            self._ledger(
                 party,
                 "SELECT counterparty, kind, feature, declared, spent FROM allowances WHERE run = ? ORDER BY 1, 2, 3",
                 run,
-            )
-            answers = self._ledger(
-                party, "SELECT counterparty, costs, count(*) FROM answers WHERE run = ? GROUP BY 1, 2 ORDER BY 1, 2", run
-            )
-            grown = {key: amount - before.get(party, {}).get(key, 0) for key, amount in after[party].items()}
-            found[party] = (spent, answers, {key: amount for key, amount in grown.items() if amount})
-        return found
+            ),
+            self._ledger(
+                party,
+                "SELECT counterparty, costs, count(*) FROM answers WHERE run = ? GROUP BY 1, 2 ORDER BY 1, 2",
+                run,
+            ),
+        )
+
+    def grown(self, party: PartyId, before: Totals) -> dict[Any, int]:
+        """By how much the totals of all runs have grown in a house."""
+        earlier = before.get(party, {})
+        grown = {key: amount - earlier.get(key, 0) for key, amount in self.totals()[party].items()}
+        return {key: amount for key, amount in grown.items() if amount}
+
+    def _charges(self, run: RunId, before: Totals) -> Charges:
+        parties = self.houses.loaded.spec.parties
+        return {party: (*self.spent(party, run), self.grown(party, before)) for party in parties}
 
 
 def named(ended: dict[PartyId, Finished], culprit: PartyId, codes: Sequence[str]) -> str:

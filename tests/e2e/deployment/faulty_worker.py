@@ -4,6 +4,7 @@
              the process stands still: the message has passed the gate, is charged and in the log, and not on its way.
              The marker ``file`` says so; the process goes on when ``file`` + ".go" is there.
 ``address``  The exchange is reached there: a line of its own for this house.
+``limit``    From the hold on, no file may grow beyond so many bytes (RLIMIT_FSIZE), as on a disk that is full.
 ``report``   The result's report is built, as a node does; left out otherwise, because it takes most of the time.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import resource
 import sys
 import time
 from collections import Counter
@@ -31,8 +33,8 @@ _PATIENCE = 280.0
 class Hold:
     """Stands still once."""
 
-    def __init__(self, at: str, file: Path) -> None:
-        self.at, self.file, self.seen, self.done = at, file, Counter[str](), False
+    def __init__(self, at: str, file: Path, limit: int | None) -> None:
+        self.at, self.file, self.limit, self.seen, self.done = at, file, limit, Counter[str](), False
 
     def pass_by(self, place: str) -> None:
         self.seen[place] += 1
@@ -47,13 +49,15 @@ class Hold:
             if time.monotonic() > end:
                 os._exit(9)
             time.sleep(0.005)
+        if self.limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, self.limit))
 
 
 def install(faults: dict[str, Any]) -> None:
     if "address" in faults:
         _patch(session, "LinkSettings", _elsewhere(faults["address"]))
     if "hold" in faults:
-        _holding(Hold(faults["hold"], Path(faults["file"])))
+        _holding(Hold(faults["hold"], Path(faults["file"]), faults.get("limit")))
     if not faults.get("report"):
         _patch(importlib.import_module("nodes.worker"), "_report", lambda *_: None)
 

@@ -195,7 +195,9 @@ class Houses:
         """A session order with everyone's approvals, as the coordinator would have collected them."""
         home = self.homes[COORDINATOR]
         made = changes.pop("made", datetime.now(UTC)).replace(microsecond=0)
-        proposal = make_proposal(home, run, travelling_json((spec or self.loaded).spec, "records"), made=made, **changes)
+        proposal = make_proposal(
+            home, run, travelling_json((spec or self.loaded).spec, "records"), made=made, **changes
+        )
         checked = check_proposal(proposal, home.roster, datetime.now(UTC))
         approvals = []
         for party in checked.roster:
