@@ -94,7 +94,13 @@ def test_spec_show_is_a_configuration(capsys: pytest.CaptureFixture[str]) -> Non
     assert spec.bin.max_bins == 5
     assert main(["spec", "show", str(DEMO), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    assert shown["run"] == {"name": "demo", "model": "scorecard", "mode": "simulation", "seed": 7}
+    assert shown["run"] == {
+        "name": "demo",
+        "model": "scorecard",
+        "mode": "simulation",
+        "seed": 7,
+        "on_missing": "stop",
+    }
     assert set(tomllib.loads(DEMO.read_text("utf-8"))) <= set(shown)
 
 
