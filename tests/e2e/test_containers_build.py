@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -30,12 +31,15 @@ from fedcredit.runtime.provision_spec import load_consortium
 
 ROOT = Path(__file__).parents[2]
 CONSORTIUM = ROOT / "configs/consortium"
+SPEC = ROOT / "configs/simulations/demo.toml"
 FILES = {"fedcredit-node": "nodes/Dockerfile", "fedcredit-coordinator": "coordinator/Dockerfile"}
 PYTHON = "/opt/fedcredit/bin/python"
 MIRROR = "http://deb.debian.org"
 USER = 10001
 READY_S = 300.0
 yaml: Any = import_module("yaml")  # it has no types of its own
+WHOLE: dict[str, Any] = yaml.safe_load((CONSORTIUM / "compose.yaml").read_text("utf-8"))
+DAEMONS = ("coordinator", "bank", "tax_office", "utility")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -280,9 +284,14 @@ def homes(engine: Engine) -> Path:
     shutil.rmtree(base, ignore_errors=True)
     provision_local(load_consortium(CONSORTIUM / "compose/consortium.toml"), base / "homes")
     frame = read_known(find_known("credit-data")).frame
-    for name, columns in {"bank": ("Amount", "Time"), "tax_office": ("Income", "Assets"), "utility": ("Home",)}.items():
-        (base / "records" / name).mkdir(parents=True)
-        frame.select(["rownames", *columns]).write_csv(base / "records" / name / "credit.csv")
+    frame = frame.with_columns(Status=(frame["Status"] == "bad").cast(int))
+    parties = tomllib.loads(SPEC.read_text("utf-8"))["party"]
+    for party in parties:
+        columns = ["rownames", *([party["label"]] if "label" in party else []), *party["columns"]]
+        (base / "records" / party["name"]).mkdir(parents=True)
+        frame.select(columns).write_csv(base / "records" / party["name"] / "credit.csv")
+    (base / "specs").mkdir()
+    shutil.copy(SPEC, base / "specs")
     for path in [base, *base.rglob("*")]:
         os.chown(path, USER, USER)
     return base
@@ -298,6 +307,7 @@ def options(service: dict[str, Any], base: Path) -> list[str]:
     for mount in service["volumes"]:
         source = mount["source"].replace("${FEDCREDIT_HOMES:-./homes}", str(base / "homes"))
         source = source.replace("${FEDCREDIT_RECORDS:-./records}", str(base / "records"))
+        source = source.replace("${FEDCREDIT_SPECS:-./specs}", str(base / "specs"))
         source = str(CONSORTIUM / source) if source.startswith("./") else source
         words.append(f"--volume={source}:{mount['target']}:{'ro' if mount.get('read_only') else 'rw'}")
     return words
@@ -316,12 +326,11 @@ for host in sys.argv[1:]:
 
 @pytest.fixture(scope="module")
 def running(images: Engine, homes: Path) -> Engine:
-    """The services of the compose file but for one holder, each in its container."""
-    whole = yaml.safe_load((CONSORTIUM / "compose.yaml").read_text("utf-8"))
-    for name in whole["networks"]:
+    """The daemons of the compose file, each in its container."""
+    for name in WHOLE["networks"]:
         images.run("podman", "network", "create", "--internal", f"fedcredit-test-{name}")
-    for name in ("coordinator", "bank", "tax_office"):
-        service = whole["services"][name]
+    for name in DAEMONS:
+        service = WHOLE["services"][name]
         images.run(
             *("podman", "run", "--detach", "--cgroups=disabled", "--name", name, *options(service, homes)),
             *("--volume=/dev/null:/usr/bin/dash:ro", "--volume=/dev/null:/usr/bin/bash:ro"),
@@ -340,8 +349,8 @@ def wait_ready(engine: Engine, name: str) -> None:
         time.sleep(3.0)
 
 
-def test_two_nodes_and_the_coordinator_find_each_other(running: Engine) -> None:
-    for name in ("coordinator", "bank", "tax_office"):
+def test_the_nodes_and_the_coordinator_find_each_other(running: Engine) -> None:
+    for name in DAEMONS:
         wait_ready(running, name)
 
 
@@ -360,11 +369,35 @@ def test_a_holder_reaches_the_coordinator_and_nobody_else(running: Engine) -> No
     assert seen == [f"{'reached' if place < 2 else 'not'} {host}" for place, host in enumerate(hosts)]
 
 
+def operate(engine: Engine, base: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """What an operator does: a container of the moment, with the program and the operator's home."""
+    service = WHOLE["services"]["operations"]
+    entry = "--entrypoint=" + json.dumps(service["entrypoint"])
+    image = f"localhost/{service['image']}"
+    command = ("podman", "run", "--rm", "--cgroups=disabled", entry, *options(service, base), image, *words)
+    return engine.run(*command, check=False, timeout_s=900.0)
+
+
+def test_a_scorecard_is_trained_between_containers(running: Engine, homes: Path) -> None:
+    """Submitted by the operator's container, trained by four others, none of which has a shell."""
+    done = operate(running, homes, "run", "submit", f"/specs/{SPEC.name}", "--data", "credit", "--watch")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for name in ("bank", "tax_office", "utility"):
+        runs = list((homes / "homes" / name / "runs").iterdir())
+        assert len(runs) == 1, name
+    summary = json.loads(next((homes / "homes/bank/runs").glob("*/summary.json")).read_text("utf-8"))
+    assert '"auc"' in json.dumps(summary)
+    listed = operate(running, homes, "run", "list")
+    assert "finished" in listed.stdout, listed.stdout + listed.stderr
+
+
 def test_nothing_is_written_outside_home_and_tmp(running: Engine, homes: Path) -> None:
-    for name in ("coordinator", "bank"):
-        assert running.run("podman", "diff", name).stdout.split() == []
+    for name in DAEMONS:
+        lines = running.run("podman", "diff", name).stdout.splitlines()
+        assert set(lines) <= {"C /etc"}, "more than the places where podman mounts hosts and resolv.conf"
     made = {path.name for path in (homes / "homes/bank").iterdir()}
-    assert {"cache", "state"} <= made
+    assert {"cache", "state", "runs", "logs"} <= made
+    assert list((homes / "homes/bank/cache").rglob("*.nbc")), "compiled loops are not kept"
     assert all(path.lstat().st_uid == USER for path in (homes / "homes/bank").rglob("*"))
 
 
