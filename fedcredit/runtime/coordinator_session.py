@@ -128,6 +128,7 @@ def _play(entry: Entry) -> bytes:
             approvals=entry.approvals,
             ephemeral=kept_secret(entry.files, EPHEMERAL),
             schemas=model.schemas,
+            unrepeatable={},
             policy=_policy(entry.checked),
             ledger=ledger,
             files=entry.files,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.errors import FedCreditError, IntegrityError, PeerError, TransportError
+from fedcredit.errors import FedCreditError, IntegrityError, PeerError, SpecError, TransportError
 from fedcredit.governance.audit import AuditLog, read_entries
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
@@ -38,6 +38,7 @@ from fedcredit.runtime.party_end import SECONDARY, PartyChannel, PartyEnd
 from fedcredit.runtime.proposal import Approval, Checked
 from fedcredit.runtime.roster import split_address
 from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.types import PartyId
 from fedcredit.wire.message import encode_struct
 from fedcredit.wire.notice import Begin, Done
@@ -336,6 +337,18 @@ class _Attempt:
             connect_timeout_s=timing.connect_s,
             reconnect_s=timing.reconnect_s,
         )
+
+
+def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntry]) -> None:
+    """Refuses to go on with a run that has sent what no other process can send again.
+
+    Raises:
+        SpecError: naming the message and the reason.
+    """
+    for kind, reason in kinds.items():
+        if any(entry.kind == kind for entry in earlier):
+            what = f"this house has sent {kind} in an earlier attempt, which cannot be sent again byte by byte"
+            raise SpecError("resume.unrepeatable", f"{what} ({reason}) and would be charged twice; submit the run anew")
 
 
 def _agreed(part: Part) -> bytes:
