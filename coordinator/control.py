@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,11 +27,13 @@ from flwr.proto.control_pb2 import (
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from httpx import HTTPStatusError, codes
+from httpx import ConnectError, HTTPStatusError, codes
 
 from fedcredit.runtime.flower_bundle import bundle_archive
 
 __all__ = ["ended_runs", "main", "node_key", "register", "start_run"]
+
+_CONNECT_S, _AGAIN_S = 40.0, 0.5  # a SuperLink needs seconds to start, more on a busy machine
 
 
 def node_key(line: str) -> bytes:
@@ -83,7 +86,7 @@ def ended_runs(client: ControlHttpClient, flower_runs: list[str]) -> str:
 
 
 def main(arguments: list[str]) -> str:
-    """The command; returns its answer."""
+    """The command; returns its answer. A SuperLink that is being restarted is waited for."""
     address, ca, action, argument = arguments
     client = ControlHttpClient.from_server_address(
         server_address=address,
@@ -91,17 +94,28 @@ def main(arguments: list[str]) -> str:
         root_certificates=Path(ca).read_bytes(),
         interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
     )
+    until = time.monotonic() + _CONNECT_S
     try:
-        if action == "nodes":
-            return register(client, json.loads(argument))
-        if action == "run":
-            return start_run(client, argument)
-        if action == "ended":
-            return ended_runs(client, json.loads(argument))
-        client.StopRun(StopRunRequest(run_id=int(argument)))
-        return ""
+        while True:
+            try:
+                return _done(client, action, argument)
+            except ConnectError:  # nothing was sent
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_AGAIN_S)
     finally:
         client.close()
+
+
+def _done(client: ControlHttpClient, action: str, argument: str) -> str:
+    if action == "nodes":
+        return register(client, json.loads(argument))
+    if action == "run":
+        return start_run(client, argument)
+    if action == "ended":
+        return ended_runs(client, json.loads(argument))
+    client.StopRun(StopRunRequest(run_id=int(argument)))
+    return ""
 
 
 if __name__ == "__main__":
