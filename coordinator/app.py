@@ -88,7 +88,9 @@ async def _drive(home: Home, registry: Registry, run: RunId, mail: GridMail) -> 
     keys = {party: home.roster.member(party).flower_key for party in registry.get(run).parties}
     alone = _HOLD_ALONE_S, _HOLD_BUSY_S
     courier = FlowerCourier(mail, run, keys, lambda: alone[len(registry.runs(*ACTIVE)) > 1])
-    job = WorkerJob((sys.executable, "-P", "-m", "coordinator.worker", str(home.folder), "run"), home.logs / "worker.log")
+    job = WorkerJob(
+        (sys.executable, "-P", "-m", "coordinator.worker", str(home.folder), "run"), home.logs / "worker.log"
+    )
 
     async def own_worker(order: bytes) -> bytes:
         try:
