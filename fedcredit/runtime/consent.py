@@ -22,7 +22,7 @@ from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.proposal import Checked
-from fedcredit.runtime.session import COMPLETE_FILE
+from fedcredit.runtime.session import ATTEMPT_FILE, COMPLETE_FILE
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
 from fedcredit.spec.rules import nearest
@@ -313,12 +313,14 @@ def _state(home: Home, known: Known, policy: Policy) -> State:
     folder = home.state / "runs" / known.run
     if (folder / FAILED_FILE).exists() and not (folder / COMPLETE_FILE).exists():
         return "failed"
-    if folder.exists():
+    if (folder / ATTEMPT_FILE).exists():
         return "running"
     try:
         return "approved" if _wanted(home, _asked(known), policy) else "pending"
     except PolicyDenied:
         return "denied"
+    except IntegrityError:
+        return "pending"  # their word is damaged: they are to give it again
 
 
 def _known(home: Home) -> Iterator[Known]:

@@ -135,9 +135,10 @@ def own_approval(home: Home, checked: Checked, records: Callable[[], str]) -> by
         check_bound(ended, checked)
         before = read_approval((ended / _APPROVAL_FILE).read_bytes(), home.party, home.roster)
         return signed_approval(home, checked, before.ephemeral, before.records)
+    of_records = records()  # before anything is made for a run that they may not carry
     files = unfinished_files(home, checked.run)
     check_bound(files.folder, checked)
-    approval = signed_approval(home, checked, public_of(kept_secret(files, EPHEMERAL)), records())
+    approval = signed_approval(home, checked, public_of(kept_secret(files, EPHEMERAL)), of_records)
     replace_file(files.folder / _APPROVAL_FILE, approval)
     return approval
 

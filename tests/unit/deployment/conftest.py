@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 import tomllib
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import tomli_w
 
+from fedcredit.errors import PeerError
 from fedcredit.runtime import coordinator_session, node_session, session
 from fedcredit.runtime.exchange_types import Delivery, LinkSettings, Parcel, PeerRestarted, Presence
 from fedcredit.runtime.home import Home, open_home
@@ -42,35 +44,61 @@ class Killed(BaseException):
     """A party's process is gone, in the middle of whatever it did."""
 
 
+@dataclass(frozen=True)
+class Frame:
+    """What the relay has of one payload."""
+
+    run: RunId
+    sender: PartyId
+    recipient: PartyId
+    attempt: int
+    sequence: int
+    sealed: bytes
+    body: bytes
+
+
 @dataclass
 class Hub:
-    """An exchange without a network."""
+    """An exchange without a network; heads are sealed for real, the relay does with frames what a test wants."""
 
     links: dict[tuple[RunId, PartyId], MemoryLink] = field(default_factory=dict)
-    held: dict[tuple[RunId, PartyId], list[tuple[int, PartyId, Delivery | None]]] = field(default_factory=dict)
+    held: dict[tuple[RunId, PartyId], list[Frame]] = field(default_factory=dict)
     kill_at: dict[PartyId, int] = field(default_factory=dict)
     sent: dict[PartyId, int] = field(default_factory=dict)
-    heads: list[tuple[PartyId, PartyId, bytes]] = field(default_factory=list)
+    seen: list[Frame] = field(default_factory=list)
+    relay: Callable[[Frame], Sequence[Frame]] = lambda frame: [frame]
     lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def put(self, settings: LinkSettings, recipient: PartyId, delivery: Delivery | None) -> None:
-        place = (settings.run, recipient)
+    def put(self, frame: Frame) -> None:
         with self.lock:
-            self.held.setdefault(place, []).append((settings.attempt, settings.party, delivery))
-            if place in self.links:
-                self.links[place].wake()
+            self.seen.append(frame)
+            for one in self.relay(frame):
+                place = (one.run, one.recipient)
+                self.held.setdefault(place, []).append(one)
+                if place in self.links:
+                    self.links[place].wake()
 
-    def take(self, settings: LinkSettings) -> Delivery | None:
+    def take(self, link: MemoryLink) -> Delivery | None:
         """The next delivery of this attempt; None = nothing there."""
+        settings = link.settings
         with self.lock:
             queue = self.held.setdefault((settings.run, settings.party), [])
             while queue:
-                stamp, sender, delivery = queue[0]
-                if stamp > settings.attempt:
-                    raise PeerRestarted(sender, stamp)
+                frame = queue[0]
+                if frame.attempt > settings.attempt:
+                    link.opened(frame)
+                    raise PeerRestarted(frame.sender, frame.attempt)
                 queue.pop(0)
-                if stamp == settings.attempt and delivery is not None:
-                    return delivery
+                if frame.attempt < settings.attempt:
+                    continue
+                head, due = link.opened(frame), link.due.get(frame.sender, 0)
+                if frame.sequence > due:
+                    text = f"{frame.sequence} of {frame.sender} came where {due} is missing"
+                    raise PeerError("sealed.order", text, culprit=frame.sender)
+                if frame.sequence == due:
+                    link.due[frame.sender] = due + 1
+                    if due:
+                        return Delivery(frame.sender, head, frame.body)
         return None
 
     def drop(self, party: PartyId) -> None:
@@ -88,17 +116,26 @@ class MemoryLink:
         self.loop: asyncio.AbstractEventLoop | None = None
         self.event = asyncio.Event()
         self.waiting: PartyId | None = None
+        self.due: dict[PartyId, int] = {}
+        self.sealers = {peer: settings.keys.sealer(peer, settings.attempt) for peer in settings.peers}
 
     def wake(self) -> None:
         if self.loop is not None:
             self.loop.call_soon_threadsafe(self.event.set)
+
+    def opened(self, frame: Frame) -> bytes:
+        return self.settings.keys.opener(frame.sender, frame.attempt).open(frame.sequence, frame.sealed)
+
+    def _put(self, recipient: PartyId, head: bytes, body: bytes) -> None:
+        mine = self.settings
+        self.hub.put(Frame(mine.run, mine.party, recipient, mine.attempt, *self.sealers[recipient].seal(head), body))
 
     async def open(self) -> None:
         self.loop = asyncio.get_running_loop()
         with self.hub.lock:
             self.hub.links[self.settings.run, self.settings.party] = self
         for peer in self.settings.peers:
-            self.hub.put(self.settings, peer, None)
+            self._put(peer, b"", b"")
 
     async def close(self, *, flush: bool) -> None:
         with self.hub.lock:
@@ -112,14 +149,13 @@ class MemoryLink:
         if self.hub.kill_at.get(me) == number:
             raise Killed
         for parcel in parcels:
-            self.hub.heads.append((me, parcel.recipient, parcel.head))
-            self.hub.put(self.settings, parcel.recipient, Delivery(me, parcel.head, body))
+            self._put(parcel.recipient, parcel.head, body)
         await asyncio.sleep(0)
 
     async def receive(self) -> Delivery:
         while True:
             self.event.clear()
-            found = self.hub.take(self.settings)
+            found = self.hub.take(self)
             if found is not None:
                 return found
             await self.event.wait()
@@ -150,6 +186,14 @@ class Trial:
     def proposal(self, run: RunId = RUN, **changes: Any) -> bytes:
         text = changes.pop("spec", None) or travelling_json(self.spec, "records")
         return make_proposal(self.homes[COORDINATOR], run, text, **changes)
+
+    def home(self, party: str) -> Home:
+        return self.homes[PartyId(party)]
+
+    def refusals(self, party: str) -> list[dict[str, Any]]:
+        """What a house has written down of what it refused."""
+        file = self.home(party).folder / "logs" / "refusals.jsonl"
+        return [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
 
     def consider(self, party: PartyId, proposal: bytes) -> Decision:
         raw = node_session.consider(self.homes[party], proposal)
