@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from coordinator.control import node_key
 from fedcredit.errors import SpecError
-from fedcredit.runtime.coordinator_session import driver_parts
+from fedcredit.runtime.coordinator_parts import driver_parts
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
 from fedcredit.runtime.flower_server import FlowerCourier, Letter, NodeRow
 from fedcredit.runtime.flower_words import RECORD, Word

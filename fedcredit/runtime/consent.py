@@ -20,7 +20,7 @@ from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
 from fedcredit.governance.policy import CapSection, Policy, load_policy
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import Home
-from fedcredit.runtime.models import MODEL_RUNS
+from fedcredit.runtime.model_schemas import MODEL_SCHEMAS
 from fedcredit.runtime.proposal import Checked
 from fedcredit.runtime.session import ATTEMPT_FILE, COMPLETE_FILE
 from fedcredit.spec.digest import spec_digest
@@ -130,7 +130,7 @@ def check_bounds(home: Home, checked: Checked, policy: Policy, now: datetime) ->
     if checked.data not in node.data:
         text = f"{home.party} has no records [data.{checked.data}] in node.toml"
         raise SpecError("proposal.data", text, nearest(checked.data, node.data))
-    if spec.run.model not in MODEL_RUNS:
+    if spec.run.model not in MODEL_SCHEMAS:
         raise SpecError("proposal.model", f"model {spec.run.model} does not run between houses")
     _check_policy(checked, policy, now, home.party)
 
@@ -155,7 +155,7 @@ def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyI
     for other in (*spec.parties, COORDINATOR):
         if other != party:
             policy.check_recipient(other)
-    for schema in MODEL_RUNS[spec.run.model].schemas:
+    for schema in MODEL_SCHEMAS[spec.run.model]:
         policy.check_protocol(schema.name)
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from fedcredit.kernels.selection import Dropped
 from fedcredit.kernels.woe import WOE_UNIT
@@ -82,7 +82,7 @@ def label_holder_part(result: LabelResult, rules: ScorecardSection, party: Party
                 "cuts": _cuts(mine, merged.group) if mine else None,
                 "coefficient": coefficient,
                 "standard_error": float(errors[column]),
-                "p_value": float(2 * norm.sf(abs(coefficient) / errors[column])),
+                "p_value": float(2 * ndtr(-abs(coefficient) / errors[column])),
                 "sign_ok": coefficient > 0,
                 "bins": [
                     {

@@ -15,15 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from fedcredit.errors import BoundError, DataError, SpecError
-from fedcredit.runtime.quality import HeldOut
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.runtime.unfinished import IDENTITY_FILE, LOCK_FILE, FolderLock
 from fedcredit.types import RunId
+
+if TYPE_CHECKING:
+    from fedcredit.runtime.quality import HeldOut
 
 __all__ = ["RunFiles", "run_directory"]
 

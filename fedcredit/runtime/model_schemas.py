@@ -1,0 +1,20 @@
+"""The messages of each model that runs between houses; kept apart, so that consent can be asked without the models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from fedcredit.protocol.align.messages import SCHEMA as ALIGN
+from fedcredit.protocol.bin.messages import SCHEMA as BIN
+from fedcredit.protocol.boost.messages import SCHEMA as BOOST
+from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
+from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.wire.schema import ProtocolSchema
+
+__all__ = ["MODEL_SCHEMAS"]
+
+MODEL_SCHEMAS: Mapping[str, tuple[ProtocolSchema, ...]] = MappingProxyType(
+    {"scorecard": (ALIGN, GROUP_SUM, BIN, SCORECARD), "boost": (ALIGN, GROUP_SUM, BOOST)}
+)
+"""By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS`."""
