@@ -62,7 +62,8 @@ def _start(
 ) -> None:
     """Start the coordinator in the background; return when it is ready to carry runs.
 
-    Exchange and operators' interface share one port; SuperLink, SuperExec and proxy are started with it and kept up.
+    Exchange and operators' interface share one port; SuperLink, SuperExec and
+    proxy are started with it and kept up.
     """
     start_background(_MODULE, checked_home(home, MemberKind.COORDINATOR), CoordinatorStatus, wait, json=json)
 

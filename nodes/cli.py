@@ -77,7 +77,7 @@ def _start(
 ) -> None:
     """Start the node in the background; return when the exchange answers and Flower's processes run.
 
-    It dials out only. Runs that were under way when it was stopped go on from their checkpoints.
+    It dials out only. Runs that were under way go on from their checkpoints.
     """
     start_background(_MODULE, checked_home(home, MemberKind.NODE), NodeStatus, wait, json=json)
 
@@ -98,7 +98,7 @@ def _status(
 ) -> None:
     """Say whether it is connected, which runs wait for a decision or go on, what the ledger leaves.
 
-    Proposed runs and the ledger are shown even where the daemon does not run; then the exit code is 3.
+    Runs and the ledger are shown also while it does not run; exit code 3 then.
     """
     folder = checked_home(home, MemberKind.NODE)
     opened = open_home(folder)
@@ -276,8 +276,9 @@ def _stop(
 ) -> None:
     """Leave a run, all runs, or stop the daemon.
 
-    Leaving ends the run for everyone, or they go on without this house where the run says so; `approve` takes it back
-    before the run is resumed. Stopping the daemon leaves nothing: runs go on when it is started again.
+    Leaving ends a run for everyone, or they go on without this house where the
+    run allows it; `approve` takes it back before the run is resumed. Stopping
+    the daemon leaves no run: they go on when it is started again.
     """
     folder = checked_home(home, MemberKind.NODE)
     if which is None:

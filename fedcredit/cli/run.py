@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 def _submit(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Run configuration (TOML).")],
-    data: Annotated[str, typer.Option("--data", metavar="NAME", help="Records of every house: its [data.NAME].")],
+    data: Annotated[str, typer.Option("--data", metavar="NAME", help="Name of the records in every node.toml.")],
     home: _Home,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a key, such as split.seed=1.")
@@ -61,8 +61,8 @@ def _submit(
 ) -> None:
     """Check a configuration and submit it as a run; every house is asked before anything starts.
 
-    Only the specification travels. Sources, queries and paths in the configuration stay here: each house reads its own
-    records, those it has named NAME in its node.toml.
+    Only the specification travels. Sources, queries and paths stay here;
+    each house reads its own records, those it has named NAME.
     """
     if MEMBER_NAME.fullmatch(data) is None:
         raise SpecError("submit.data", f"--data {data[:80]!r}: a name of records is 1 to 64 of a-z 0-9 _ -")
@@ -108,8 +108,8 @@ def _watch(
 ) -> None:
     """Follow a run to its end: live on a terminal, else a line for each event; --json prints one object a line.
 
-    Exit 0 where it finished, 3 where it failed or was stopped. A run that goes on without a missing party is followed.
-    Ctrl-C ends the watching, not the run.
+    Exit 0 where it finished, 3 where it failed or was stopped. One that goes
+    on without a missing party is followed. Ctrl-C ends the watching only.
     """
     with _client(_operator(home)) as client:
         watch_run(client, client.get(run).run, json=json)
@@ -149,8 +149,9 @@ def _fetch(
 ) -> None:
     """Copy what this member may have of a run into a folder.
 
-    An operator gets the coordinator's record: the specification, events, every party's signed outcome, published
-    figures, heads of the audit logs. A node gets its own finished run directory. Signatures are checked.
+    An operator gets the coordinator's record: specification, events, every
+    party's signed outcome, published figures, heads of the audit logs. A node
+    gets its own finished run directory. Signatures are checked.
     """
     opened = open_home(home)
     if opened.kind is MemberKind.NODE:

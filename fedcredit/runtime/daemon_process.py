@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -95,7 +94,7 @@ def running_pid(state: Path) -> int | None:
 
 @dataclass(frozen=True)
 class _Started:
-    process: subprocess.Popen[bytes]
+    pid: int
     errors: Path
 
 
@@ -103,7 +102,7 @@ def detach(command: tuple[str, ...], folder: Path, missing: Callable[[int], str 
     """Starts a daemon in the background and waits until it is ready.
 
     Args:
-        command: Runs it in the foreground.
+        command: Runs it in the foreground; absolute path of a program and its arguments.
         folder: Its home; what it writes before its log is open goes to ``logs/daemon.err``.
         missing: Given the process id: what the daemon says it lacks, "" = ready, None = it has said nothing yet.
         timeout_s: Longest wait.
@@ -119,22 +118,23 @@ def detach(command: tuple[str, ...], folder: Path, missing: Callable[[int], str 
         raise SpecError("daemon.running", f"{folder}: its daemon runs already, as process {pid}; stop that one first")
     (folder / "logs").mkdir(mode=0o700, exist_ok=True)
     errors = folder / "logs" / "daemon.err"
-    file = os.open(errors, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        process = subprocess.Popen(  # noqa: S603 -- this program's own interpreter and module
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=file, start_new_session=True
-        )
-    finally:
-        os.close(file)
-    return _await_ready(_Started(process, errors), missing, timeout_s)
+    opened = os.O_CREAT | os.O_WRONLY | os.O_TRUNC
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, str(errors), opened, 0o600),
+    ]
+    # not subprocess, which would have its say about a child that outlives this process
+    pid = os.posix_spawn(command[0], command, os.environ, file_actions=files, setsid=True)
+    return _await_ready(_Started(pid, errors), missing, timeout_s)
 
 
 def _await_ready(started: _Started, missing: Callable[[int], str | None], timeout_s: float) -> int:
-    until, pid, lacks = time.monotonic() + timeout_s, started.process.pid, None
+    until, pid, lacks = time.monotonic() + timeout_s, started.pid, None
     while time.monotonic() < until:
-        status = started.process.poll()
-        if status is not None:
-            raise _own_error(started.errors, status)
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            raise _own_error(started.errors, os.waitstatus_to_exitcode(status))
         lacks = missing(pid)
         if lacks == "":
             return pid
