@@ -89,7 +89,7 @@ class Inbox:
         delivery, cost = self.ready.popleft()
         source = self._sources[delivery.sender]
         source.held -= cost
-        self._changed(source)
+        self._credit(source)
         return delivery
 
     @property
@@ -217,5 +217,9 @@ class Inbox:
 
     def _changed(self, source: _Source) -> None:
         source.unsaid = True
+        self._credit(source)
+
+    def _credit(self, source: _Source) -> None:
+        """New credit is told in quarters of the window: what is left always has room for a frame."""
         if source.received - source.held - source.told >= self.window // 4:
             source.owed = True

@@ -242,7 +242,7 @@ class Outbox:
                 yield list(group)
 
     def _has_room(self, link: _Link, item: _Item, now: float) -> bool:
-        fits = link.sent + _cost(link, item) <= link.credit
+        fits = link.begin_only or link.sent + _cost(link, item) <= link.credit  # a Begin ends the peer's life anyway
         link.stuck = 0.0 if fits else link.stuck or now
         return fits
 

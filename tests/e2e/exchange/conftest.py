@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -22,6 +23,8 @@ from cryptography.x509.oid import NameOID
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
 from fedcredit.runtime.exchange_client import Delivery, ExchangeLink, LinkSettings, Parcel
+from fedcredit.runtime.exchange_desk import Desk
+from fedcredit.runtime.exchange_dial import Dialer
 from fedcredit.runtime.exchange_frames import Alive, Join, Welcome, encode_frame, read_from_exchange
 from fedcredit.runtime.exchange_limits import LinkLimits, ServerLimits
 from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
@@ -64,6 +67,15 @@ class Authority:
         form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         certificate = self._certificate(name, key).public_bytes(serialization.Encoding.PEM)
         return Pem(self.pem, certificate, key.private_bytes(*form))
+
+
+async def becomes(true: Callable[[], bool]) -> None:
+    """Waits for what no event tells, in bounded time."""
+    for _ in range(6000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not become true in a minute")
 
 
 class World:
@@ -132,6 +144,14 @@ class World:
         finally:
             await server.stop(0)
 
+    def write(self, folder: Path) -> None:
+        """What an exchange as a process of its own needs."""
+        for name in self.names:
+            (folder / f"{name}.party").write_bytes(self.pem[name].certificate)
+        pem = self.pem[PartyId(EXCHANGE)]
+        for file, content in (("ca.pem", pem.ca), ("certificate.pem", pem.certificate), ("key.pem", pem.key)):
+            (folder / file).write_bytes(content)
+
     @asynccontextmanager
     async def links(self, port: int, *names: str, **changed: Any) -> AsyncIterator[list[ExchangeLink]]:
         """Open links of some parties."""
@@ -141,6 +161,9 @@ class World:
             yield made
         finally:
             await asyncio.gather(*(one.close(flush=False) for one in made))
+
+    def loop_link(self, party: str, port: int, **changed: Any) -> LoopLink:
+        return LoopLink(self.settings(party, port, **changed))
 
     @asynccontextmanager
     async def raw(self, party: str, port: int, pem: Pem | None = None) -> AsyncIterator[Any]:
@@ -162,6 +185,45 @@ class World:
         frame, _ = read_from_exchange(await call.read())
         assert isinstance(frame, Welcome), frame
         await call.write(encode_frame(Alive(token=frame.token)))
+
+
+class LoopLink:
+    """A link without a thread of its own, for tests with hundreds of them: gRPC wakes every loop for each event."""
+
+    def __init__(self, settings: LinkSettings) -> None:
+        self.settings = settings
+        self.changed = asyncio.Event()
+        self.desk = Desk(settings, self.changed.set)
+        self.dialer = Dialer(settings, self.desk)
+
+    async def open(self) -> None:
+        self.running = asyncio.create_task(self.dialer.run())
+        await self.dialer.joined.wait()
+
+    async def send(self, parcels: Sequence[Parcel], body: bytes) -> None:
+        while not self.desk.put(parcels, body):
+            await self._news()
+        self.dialer.wake()
+
+    async def receive(self) -> Delivery:
+        while (found := self.desk.take()[0]) is None:
+            await self._news()
+        return found
+
+    async def close(self) -> None:
+        self.desk.hurry()
+        self.dialer.wake()
+        await becomes(lambda: not self.desk.unacknowledged() and not self.desk.indebted)
+        self.dialer.leave()
+        await self.running
+
+    async def _news(self) -> None:
+        waiting = asyncio.create_task(self.changed.wait())
+        await asyncio.wait({waiting, self.running}, return_when=asyncio.FIRST_COMPLETED)
+        if self.running.done():
+            self.running.result()
+        waiting.cancel()
+        self.changed.clear()
 
 
 class Wire:
@@ -262,13 +324,18 @@ def make_wire() -> type[Wire]:
 
 
 @pytest.fixture
+def until() -> Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]:
+    return becomes
+
+
+@pytest.fixture
 def run() -> Callable[[Coroutine[Any, Any, T]], T]:
     """Runs a test's coroutine, in bounded time."""
 
     def bounded(coroutine: Coroutine[Any, Any, T]) -> T:
         async def within() -> T:
             asyncio.get_running_loop().set_exception_handler(_quiet)
-            async with asyncio.timeout(120):
+            async with asyncio.timeout(280):
                 return await coroutine
 
         return asyncio.run(within())
@@ -279,10 +346,3 @@ def run() -> Callable[[Coroutine[Any, Any, T]], T]:
 def _quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     if not isinstance(context.get("exception"), BlockingIOError):
         loop.default_exception_handler(context)
-
-
-async def collect(link: ExchangeLink, count: int) -> list[Delivery]:
-    return [await link.receive() for _ in range(count)]
-
-
-__all__ = ["Authority", "Parcel", "Pem", "Wire", "World", "collect"]

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedcredit.runtime.exchange_environment import pin_tls13
 from fedcredit.types import PartyId, RunId
@@ -18,7 +19,7 @@ class Pem:
     key: bytes
 
 
-async def main(folder: Path, port: int, run: str) -> None:
+def prepare(folder: Path, port: int) -> tuple[Any, list[PartyId]]:
     from fedcredit.runtime.exchange_limits import ServerLimits
     from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
     from fedcredit.runtime.exchange_tls import KnownKey, key_digest
@@ -26,9 +27,13 @@ async def main(folder: Path, port: int, run: str) -> None:
     names = [PartyId(path.stem) for path in sorted(folder.glob("*.party"))]
     known = {key_digest((folder / f"{name}.party").read_bytes()): KnownKey(name, "node") for name in names}
     pem = Pem(*((folder / name).read_bytes() for name in ("ca.pem", "certificate.pem", "key.pem")))
-    server = ExchangeServer(ServerSettings(f"127.0.0.1:{port}", pem, known, ServerLimits(heartbeat_s=0.1)))
+    address, limits = f"127.0.0.1:{port}", ServerLimits(heartbeat_s=0.1)
+    return ExchangeServer(ServerSettings(address, pem, known, limits)), names
+
+
+async def main(server: Any, members: list[PartyId], run: str) -> None:
     found = await server.start()
-    server.open_run(RunId(run), names)
+    server.open_run(RunId(run), members)
     sys.stdout.write(f"{found}\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
@@ -36,4 +41,4 @@ async def main(folder: Path, port: int, run: str) -> None:
 
 if __name__ == "__main__":
     pin_tls13()
-    asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    asyncio.run(main(*prepare(Path(sys.argv[1]), int(sys.argv[2])), sys.argv[3]))

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.e2e.exchange.conftest import Wire, World
 
 Run = Callable[[Any], Any]
+Until = Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]
 BANK, TAX, CUSTOMS = (PartyId(name) for name in ("bank", "tax", "customs"))
 
 
@@ -45,7 +46,7 @@ async def talk(one: ExchangeLink, other: ExchangeLink, bodies: list[bytes]) -> N
     await asyncio.gather(one.close(flush=True), other.close(flush=True))
 
 
-def test_an_exchange_that_dies_and_comes_back_loses_nothing(world: World, run: Run) -> None:
+def test_an_exchange_that_dies_and_comes_back_loses_nothing(world: World, run: Run, until: Until) -> None:
     bodies = [os.urandom(size) for size in (10, 300_000, 2_500_000, 40, 1_200_000, 90)]
 
     async def test() -> None:
@@ -54,8 +55,7 @@ def test_an_exchange_that_dies_and_comes_back_loses_nothing(world: World, run: R
         first.open_run(world.RUN, world.names)
         async with world.links(port, "bank", "tax") as (bank, tax):
             talking = asyncio.create_task(talk(bank, tax, bodies))
-            while first.snapshot().runs[world.RUN].frames < 8:
-                await asyncio.sleep(0)
+            await until(lambda: first.snapshot().runs[world.RUN].frames >= 8)
             await first.stop(0)
             await asyncio.sleep(0.1)
             async with world.exchange(port=port):
@@ -79,7 +79,9 @@ def test_lines_that_are_cut_again_and_again(world: World, make_wire: type[Wire],
     run(test())
 
 
-def test_a_half_open_connection_is_found_and_made_again(world: World, make_wire: type[Wire], run: Run) -> None:
+def test_a_half_open_connection_is_found_and_made_again(
+    world: World, make_wire: type[Wire], run: Run, until: Until
+) -> None:
     async def test() -> None:
         limits = ServerLimits(heartbeat_s=0.1, silence_s=0.6)
         async with world.exchange(limits=limits) as (server, port):
@@ -91,9 +93,7 @@ def test_a_half_open_connection_is_found_and_made_again(world: World, make_wire:
             ):
                 wire.passing.clear()  # bytes go in and nothing comes out, as behind a firewall that forgot the line
                 await bank.send([Parcel(TAX, b"")], b"into the void")
-                async with asyncio.timeout(5):
-                    while not server.snapshot().refused.get("exchange.silent"):
-                        await asyncio.sleep(0.01)
+                await until(lambda: bool(server.snapshot().refused.get("exchange.silent")))
                 wire.cut()
                 wire.passing.set()
                 assert (await tax.receive()).body == b"into the void"
@@ -146,31 +146,22 @@ def exchange_process(folder: Path, port: int, run: str) -> Iterator[tuple[subpro
             child.stdout.close()
 
 
-def write_files(world: World, folder: Path) -> None:
-    for name in world.names:
-        (folder / f"{name}.party").write_bytes(world.pem[name].certificate)
-    pem = world.pem[PartyId("exchange")]
-    for name, content in (("ca.pem", pem.ca), ("certificate.pem", pem.certificate), ("key.pem", pem.key)):
-        (folder / name).write_bytes(content)
-
-
 @pytest.mark.slow
 def test_kill_9_of_the_exchange_in_the_middle_of_transfers(world: World, run: Run, tmp_path: Path) -> None:
-    write_files(world, tmp_path)
+    world.write(tmp_path)
     bodies = [os.urandom(3_000_000) for _ in range(12)]
 
     async def test() -> None:
-        with exchange_process(tmp_path, 0, world.RUN) as (child, port):
-            async with world.links(port, "bank", "tax") as (bank, tax):
-                talking = asyncio.create_task(talk(bank, tax, bodies))
-                for _ in range(3):
-                    await asyncio.sleep(0.15)
-                    child.kill()
-                    child.wait()
-                    again = exchange_process(tmp_path, port, world.RUN)
-                    child, _ = await asyncio.to_thread(again.__enter__)
-                    stack.push(again)
-                await talking
+        child, port = stack.enter_context(exchange_process(tmp_path, 0, world.RUN))
+        async with world.links(port, "bank", "tax") as (bank, tax):
+            talking = asyncio.create_task(talk(bank, tax, bodies))
+            for _ in range(3):
+                await asyncio.sleep(0.15)
+                child.kill()
+                child.wait()
+                again = exchange_process(tmp_path, port, world.RUN)
+                child, _ = await asyncio.to_thread(stack.enter_context, again)
+            await talking
 
     with contextlib.ExitStack() as stack:
         run(test())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from tests.e2e.exchange.conftest import World
 
 Run = Callable[[Any], Any]
+Until = Callable[[Callable[[], bool]], Coroutine[Any, Any, None]]
 BANK, TAX, CUSTOMS, UTILITY = (PartyId(name) for name in ("bank", "tax", "customs", "utility"))
 QUICK = LinkLimits(silence_s=1.0, heartbeat_s=0.1, backoff_s=0.2, flush_s=5.0)
 
 
-async def until(link: ExchangeLink, true: Callable[[], bool]) -> None:
+async def told(link: ExchangeLink, true: Callable[[], bool]) -> None:
     """Waits for something the exchange tells."""
     async with asyncio.timeout(10):
         while not true():
@@ -85,18 +86,16 @@ def test_a_party_that_joins_later_gets_what_was_sent_before(world: World, run: R
     run(test())
 
 
-def test_a_run_that_opens_later_is_waited_for(world: World, run: Run) -> None:
+def test_a_run_that_opens_later_is_waited_for(world: World, run: Run, until: Until) -> None:
     async def test() -> None:
         async with world.exchange(open_run=False) as (server, port):
             bank = world.link("bank", port)
             opening = asyncio.create_task(bank.open())
-            async with asyncio.timeout(5):
-                while not server.snapshot().refused.get("exchange.run-not-open"):
-                    await asyncio.sleep(0.01)
+            await until(lambda: bool(server.snapshot().refused.get("exchange.run-not-open")))
             assert not opening.done()
             server.open_run(world.RUN, world.names)
             server.open_run(world.RUN, world.names)
-            with pytest.raises(SpecError, match="exchange.members"):
+            with pytest.raises(SpecError, match=r"exchange\.members"):
                 server.open_run(world.RUN, world.names[:2])
             await opening
             await bank.close(flush=True)
@@ -191,12 +190,12 @@ def test_presence_says_who_is_there_and_whom_it_waits_for(world: World, run: Run
             assert bank.presence()[BANK].connected
             assert not bank.presence()[TAX].connected
             async with world.links(port, "tax") as (tax,):
-                await until(bank, lambda: bank.presence()[TAX].connected)
+                await told(bank, lambda: bank.presence()[TAX].connected)
                 tax.note(CUSTOMS)
-                await until(bank, lambda: bank.presence()[TAX].waiting_for == CUSTOMS)
+                await told(bank, lambda: bank.presence()[TAX].waiting_for == CUSTOMS)
                 tax.note(None)
-                await until(bank, lambda: bank.presence()[TAX].waiting_for is None)
-            await until(bank, lambda: not bank.presence()[TAX].connected)
+                await told(bank, lambda: bank.presence()[TAX].waiting_for is None)
+            await told(bank, lambda: not bank.presence()[TAX].connected)
             assert bank.presence()[TAX].seconds < 5
 
     run(test())
@@ -223,7 +222,7 @@ def test_a_role_that_computes_does_not_silence_its_link(world: World, run: Run) 
 
             async def compute() -> None:
                 async with world.links(port, "bank") as (bank,):
-                    await until(bank, lambda: bank.presence()[TAX].connected)
+                    await told(bank, lambda: bank.presence()[TAX].connected)
                     time.sleep(1.2)  # noqa: ASYNC251 - the loop is held up on purpose, longer than the silence allowed
                     await bank.send([Parcel(TAX, b"")], b"done")
                     await bank.close(flush=True)
