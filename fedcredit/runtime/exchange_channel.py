@@ -116,7 +116,10 @@ class LinkPatience:
 
     Whoever is awaited may compute for long: that is no silence. The chain of who waits for whom is followed to its end.
     Seconds count towards the time-out while the party at the end is not connected, or where the chain comes back to
-    this party; while it is connected and computes, they count towards the longer time-out for that.
+    itself; while it is connected and computes, they count towards the longer time-out for that. Only seconds in a row
+    count: a chain that is another one than a moment ago is a run that goes on, and the count begins again. Who waits
+    through a long run, as the coordinator does, sees many short outages, and parties that seem to wait for each other
+    while a message is on its way.
 
     Args:
         link: Says who is there.
@@ -129,6 +132,7 @@ class LinkPatience:
         self._link, self._end = link, end
         self._timeout, self._busy_timeout = timeout_s, busy_timeout_s
         self._gone = self._busy = 0.0
+        self._seen: tuple[tuple[PartyId, ...], bool] = ((), False)
 
     @property
     def seconds(self) -> float:
@@ -163,17 +167,30 @@ class LinkPatience:
         me = presence.get(self._end.party)
         if me is not None and not me.connected:
             return  # nobody else's fault; the link itself gives up in time
-        seen = {self._end.party}
-        while awaited is not None and awaited not in seen:
-            seen.add(awaited)
-            there = presence.get(awaited)
-            if there is None or not there.connected:
-                break
-            if there.waiting_for is None:
-                self._busy += passed
-                return
-            awaited = there.waiting_for
-        self._gone += passed
+        chain, busy = _chain(presence, self._end.party, awaited)
+        if (chain, busy) != self._seen:
+            self._seen = (chain, busy)
+            self._gone = self._busy = 0.0
+        if busy:
+            self._busy += passed
+        else:
+            self._gone += passed
+
+
+def _chain(
+    presence: Mapping[PartyId, Presence], party: PartyId, awaited: PartyId | None
+) -> tuple[tuple[PartyId, ...], bool]:
+    """Who waits for whom, from a party on, and whether the last one is there and computes."""
+    chain = [party]
+    while awaited is not None and awaited not in chain:
+        chain.append(awaited)
+        there = presence.get(awaited)
+        if there is None or not there.connected:
+            return tuple(chain), False
+        if there.waiting_for is None:
+            return tuple(chain), True
+        awaited = there.waiting_for
+    return tuple(chain), False
 
 
 def _check_unread(sender: PartyId, queue: Sequence[tuple[bytes, float]]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -141,25 +142,26 @@ class _Node:
         self._model: ModelRun = MODEL_RUNS[self._spec.run.model]
         policy = run_policy(policy, self._spec, checked.proposal.spec_digest)
         self._ledger = stack.enter_context(Ledger(home.state / "ledger.sqlite", policy.cap_rules()))
-        self._table = _table(home, checked)
         self._clock = StageClock(
             home.party, {**self._model.seconds, "end": "score"}, _Progress(files.folder / PROGRESS_FILE)
         )
         self._secret = kept_secret(files, _SEED_FILE)
         self._records = {party: entry.approvals[party].records for party in self._spec.parties}
-        self._check_records()
         self._part = self._as_part(policy, entry.approvals)
 
-    def _check_records(self) -> None:
-        """Refuses records other than those that the run was approved for, or was begun with.
+    @cached_property
+    def _table(self) -> HolderTable:
+        """The records that the run was approved for, and was begun with; read by the role, so that its error is told.
 
         Raises:
+            DataError: they are wrong.
             IntegrityError: they have changed.
         """
-        digest = self._table.digest
-        approved = self._records[self._party] if self._spec.simulation else digest
-        if digest != approved or pin(self._files.folder, RECORDS_FILE, digest) != digest:
+        table = _table(self._home, self._checked)
+        approved = self._records[self._party] if self._spec.simulation else table.digest
+        if table.digest != approved or pin(self._files.folder, RECORDS_FILE, table.digest) != table.digest:
             raise IntegrityError("run.records", f"{self._party}: its records have changed since it approved this run")
+        return table
 
     def _as_part(self, policy: Policy, approvals: Mapping[PartyId, Approval]) -> Part:
         node, home = self._home.node, self._home

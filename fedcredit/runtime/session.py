@@ -52,7 +52,7 @@ _LAST_STAGE = "end"
 _LOOK_SECONDS = 0.5
 _FLUSH_SECONDS = 15.0
 _TELL_SECONDS = 5.0
-"""Longest wait of a party's last word to the others for a place in a window that nobody empties."""
+"""Longest wait of a party's last word to the others: for a place in a window that nobody empties, and for receipts."""
 _MOST_ATTEMPTS = 1 << 32
 _ATTEMPT = "attempt"
 
@@ -268,8 +268,9 @@ class _Attempt:
             raise
         except Exception as error:
             await self._tell(wires, end, error)
-            with suppress(FedCreditError, PeerRestarted):
-                await link.close(flush=True)
+            with suppress(FedCreditError, PeerRestarted, TimeoutError):
+                async with asyncio.timeout(_TELL_SECONDS):  # one of them may be gone, and be the reason
+                    await link.close(flush=True)
             raise
         finally:
             pump.cancel()
