@@ -112,7 +112,9 @@ class BodyOpener:
         size = int.from_bytes(opening[KEY_BYTES : KEY_BYTES + 8], "big")
         if size > most:
             raise PeerError(
-                "sealed.oversize", f"{sender} announces a body of {size} bytes, at most {most} are accepted"
+                "sealed.oversize",
+                f"{sender} announces a body of {size} bytes, at most {most} are accepted",
+                culprit=sender,
             )
         self.size = size
         self.chunks = chunks_of(size)
