@@ -105,8 +105,8 @@ class Bench:
         found = {}
         for party in self.houses.loaded.spec.parties:
             if (self.houses.homes[party].state / "ledger.sqlite").exists():
-                rows = self._ledger(party, "SELECT counterparty, kind, feature, amount FROM totals")
-                found[party] = {tuple(one[:3]): int(one[3]) for one in rows}
+                rows = self._ledger(party, "SELECT counterparty, data_version, kind, feature, amount FROM totals")
+                found[party] = {tuple(one[:4]): int(one[4]) for one in rows}
         return found
 
     def spent(self, party: PartyId, run: RunId) -> tuple[list[Any], list[Any]]:

@@ -150,7 +150,7 @@ class Houses:
     loaded: LoadedSpec
     nursery: Nursery
     exchange: Child | None = None
-    runs: list[RunId] = field(default_factory=list)
+    runs: dict[RunId, list[PartyId]] = field(default_factory=dict)
     workers: dict[tuple[RunId, PartyId], Child] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -177,12 +177,13 @@ class Houses:
             commands.write(word + "\n")
         self._hears(answer)
 
-    def open_run(self, run: RunId) -> None:
-        self.runs.append(run)
+    def open_run(self, run: RunId, parties: Sequence[PartyId] = ()) -> None:
+        """Opens a run in the exchange; of everyone, unless parties are named."""
+        self.runs[run] = [*parties, COORDINATOR] if parties else self.parties
         self.tell_exchange(f"open {self._entry(run)}", f"opened {run}")
 
     def _entry(self, run: RunId) -> str:
-        return f"{run}={','.join(self.parties)}"
+        return f"{run}={','.join(self.runs[run])}"
 
     def _hears(self, answer: str) -> None:
         assert self.exchange is not None
