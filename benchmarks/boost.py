@@ -35,6 +35,7 @@ from fedcredit.data.table import HolderTable
 from fedcredit.kernels.metrics import auc
 from fedcredit.runtime.local import LocalNetwork
 from fedcredit.runtime.metering import NetworkModel
+from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.spec.load import LoadedSpec, parse_toml
 from fedcredit.types import PartyId
 
@@ -147,12 +148,30 @@ def case(rows: int, columns: int, bins: int, trees: int) -> dict[str, Any]:
 
 def modelled(network: LocalNetwork, bandwidth_mbps: float, latency_ms: float) -> float:
     """Seconds that a run's messages would take: every party reads all that has come before it speaks again."""
+    return replayed(network.transcript, bandwidth_mbps, latency_ms).seconds
+
+
+def replayed(transcript: Sequence[TranscriptEntry], bandwidth_mbps: float, latency_ms: float) -> NetworkModel:
+    """A model after a run's messages; entries of one sender with one body, for several recipients, are a broadcast."""
     model, unread = NetworkModel(bandwidth_mbps, latency_ms), dict[PartyId, list[float]]()
-    for entry in network.transcript:
-        for arrival in unread.pop(entry.sender, []):
-            model.received(entry.sender, arrival)
-        unread.setdefault(entry.recipient, []).append(model.sent(entry.sender, entry.bytes))
-    return max(model.seconds, max((max(times) for times in unread.values()), default=0.0))
+    latest: dict[tuple[PartyId, str], dict[PartyId, int]] = {}
+    broadcasts = []
+    for entry in transcript:
+        together = latest.get((entry.sender, entry.body_sha256), {})
+        if not together or entry.recipient in together:
+            together = latest[entry.sender, entry.body_sha256] = {}
+        together[entry.recipient] = entry.bytes
+        broadcasts.append(together)
+    booked: dict[int, dict[PartyId, float]] = {}
+    for entry, together in zip(transcript, broadcasts, strict=True):
+        if id(together) not in booked:
+            for arrival in unread.pop(entry.sender, []):
+                model.received(entry.sender, arrival)
+            booked[id(together)] = model.sent(entry.sender, together)
+        unread.setdefault(entry.recipient, []).append(booked[id(together)][entry.recipient])
+    for recipient, arrivals in unread.items():
+        model.received(recipient, max(arrivals))
+    return model
 
 
 def in_process(arguments: Sequence[str]) -> dict[str, Any]:

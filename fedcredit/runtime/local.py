@@ -52,6 +52,7 @@ class LocalNetwork:
         self._heads: dict[PartyId, str] = {}
         self._own_ledgers: list[Ledger] = []
         self._ends: dict[PartyId, PartyEnd] = {}
+        self._arrivals: dict[tuple[PartyId, PartyId, int], float] = {}
         self._build()
 
     def _build(self) -> None:
@@ -195,6 +196,7 @@ class LocalNetwork:
     def _notify(self, party: PartyId, error: BaseException) -> None:
         """Sends every other party the code and public text of an error, as far as the gate allows it."""
         for other, released in self._ends[party].notices(error):
+            self._book(party, [(other, released)])
             self._deliver(party, other, released)
 
     def _end(self, party: PartyId, how: str) -> None:
@@ -243,7 +245,7 @@ class LocalNetwork:
                 body_sha256=released.body_sha256,
             )
         )
-        arrival = self.model.sent(sender, size)
+        arrival = self._arrivals.pop((sender, recipient, released.sequence), 0.0)
         post, tamper = self._ends[recipient].post, self.settings.tamper
         delivered = tamper(sender, recipient, released.kind, released.data) if tamper else (released.data,)
         for data in delivered:
@@ -253,8 +255,19 @@ class LocalNetwork:
                 post.queues.setdefault(sender, deque()).append((data, arrival))
         post.changed.set()
 
+    def _book(self, sender: PartyId, out: Sequence[tuple[PartyId, Released]]) -> None:
+        """Notes when messages will be there on the modelled network; those with one body are a broadcast."""
+        together: dict[str, dict[PartyId, Released]] = {}
+        for recipient, released in out:
+            together.setdefault(released.body_sha256, {})[recipient] = released
+        for same in together.values():
+            arrivals = self.model.sent(sender, {recipient: len(one.data) for recipient, one in same.items()})
+            for recipient, one in same.items():
+                self._arrivals[sender, recipient, one.sequence] = arrivals[recipient]
+
     async def deliver(self, sender: PartyId, out: Sequence[tuple[PartyId, Released]]) -> None:
         """See `fedcredit.runtime.party_end.Wires`."""
+        self._book(sender, out)
         for recipient, released in out:
             self._deliver(sender, recipient, released)
             await asyncio.sleep(0)  # lets the recipient start on it

@@ -7,12 +7,14 @@ import time
 
 import pytest
 
+from fedcredit.crypto.sealed_body import PLAIN_CHUNK
 from fedcredit.errors import SpecError
+from fedcredit.runtime import metering
 from fedcredit.runtime.metering import Meter, NetworkModel, metered
 from fedcredit.runtime.waiting import Deadline
-from fedcredit.types import PartyId
+from fedcredit.types import COORDINATOR, PartyId
 
-A, B = PartyId("a"), PartyId("b")
+A, B, C, D = (PartyId(name) for name in "abcd")
 
 
 def _burn(seconds: float) -> None:
@@ -89,20 +91,69 @@ def test_time_waited_is_bounded() -> None:
     assert time.perf_counter() - started < 30
 
 
-def test_messages_queue_on_the_uplink_and_travel_in_parallel() -> None:
-    model = NetworkModel(bandwidth_mbps=8, latency_ms=100)  # a megabyte a second
-    first, second = model.sent(A, 1_000_000), model.sent(A, 1_000_000)
-    other = model.sent(B, 1_000_000)
-    assert [first, second, other] == pytest.approx([1.1, 2.1, 1.1])
-    model.received(B, second)
-    assert model.sent(B, 0) == pytest.approx(2.2)
-    assert model.seconds == pytest.approx(2.1)
+MEGABYTE = round(1e6 / metering._HEADERS) - metering._MESSAGE_BYTES
+"""An envelope that takes a second on a line of 8 Mbit/s, with all that is carried beside it."""
+
+
+def model(latency_ms: float = 100) -> NetworkModel:
+    return NetworkModel(bandwidth_mbps=8, latency_ms=latency_ms)  # a megabyte a second
+
+
+def test_a_message_takes_its_time_on_both_lines_and_the_latency() -> None:
+    network = model()
+    assert network.sent(A, {B: MEGABYTE})[B] == pytest.approx(2.1, rel=1e-3)
+    assert network.uploaded == {A: pytest.approx(10**6, abs=2)}
+    assert network.downloaded == {B: pytest.approx(10**6, abs=2)}
+
+
+def test_messages_queue_on_each_line() -> None:
+    network = model()
+    assert network.sent(A, {B: MEGABYTE})[B] == pytest.approx(2.1, rel=1e-3)
+    assert network.sent(A, {C: MEGABYTE})[C] == pytest.approx(3.1, rel=1e-3)  # behind the first on the way up
+    assert network.sent(D, {B: MEGABYTE})[B] == pytest.approx(3.1, rel=1e-3)  # up at once, behind it on the way down
+    assert network.sent(B, {A: MEGABYTE})[A] == pytest.approx(2.1, rel=1e-3)  # up and down do not disturb each other
+
+
+def test_a_party_sends_once_it_has_read_what_it_waited_for() -> None:
+    network = model()
+    arrival = network.sent(A, {B: MEGABYTE})[B]
+    network.received(B, arrival)
+    assert network.sent(B, {A: MEGABYTE})[A] == pytest.approx(4.2, rel=1e-3)
+    assert network.seconds == pytest.approx(4.15, rel=1e-3)  # of the lines: nobody has read it
+
+
+def test_a_broadcast_goes_up_once() -> None:
+    network = model()
+    arrivals = network.sent(A, dict.fromkeys((B, C, D), MEGABYTE))
+    assert [arrivals[to] for to in (B, C, D)] == pytest.approx([2.1] * 3, rel=2e-3)
+    assert network.uploaded[A] == pytest.approx(10**6, rel=2e-3)
+    assert sum(network.downloaded.values()) == pytest.approx(3 * 10**6, rel=2e-3)
+
+
+def test_pieces_of_a_large_message_overlap() -> None:
+    """Down goes one piece behind: 50 megabytes take 51 seconds and the latency, not 100."""
+    size = 50 * PLAIN_CHUNK
+    second = PLAIN_CHUNK * metering._HEADERS / 1e6
+    assert model(0).sent(A, {B: size})[B] == pytest.approx(51 * second, rel=1e-3)
+
+
+def test_who_sits_beside_the_exchange_has_no_line() -> None:
+    network = model()
+    assert network.sent(A, {COORDINATOR: MEGABYTE})[COORDINATOR] == pytest.approx(1.05, rel=1e-3)
+    assert network.sent(COORDINATOR, {B: MEGABYTE})[B] == pytest.approx(1.05, rel=1e-3)
+    assert COORDINATOR not in {**network.uploaded, **network.downloaded}
+
+
+def test_small_messages_cost_what_is_carried_beside_them() -> None:
+    network = NetworkModel(bandwidth_mbps=8)
+    network.sent(A, {B: 0})
+    assert network.uploaded[A] == network.downloaded[B] >= metering._MESSAGE_BYTES
 
 
 def test_an_unmodelled_network_takes_no_time() -> None:
-    model = NetworkModel()
-    model.received(B, model.sent(A, 10**9))
-    assert model.seconds == 0
+    network = NetworkModel()
+    network.received(B, network.sent(A, {B: 10**9})[B])
+    assert network.seconds == 0
     for figures in ((-1, 0), (0, -1), (float("nan"), 0)):
         with pytest.raises(SpecError):
             NetworkModel(*figures)
