@@ -55,6 +55,7 @@ __all__ = [
 SERVICE = "fedcredit.Operator"
 _MAX_SPEC = 1 << 20  # bytes; as for configuration files
 _PAGE = 200  # events of one answer; with the longest texts less than the 1 MB that the server sends at once
+_LOOKS = frozenset({"List", "Get", "Events"})  # asked every second while a run is watched
 _SLICE = 512 << 10  # bytes of a record in one answer
 
 _Short = Annotated[str, msgspec.Meta(max_length=256)]
@@ -267,7 +268,8 @@ class OperatorApi:
         method = self._methods[name]
         try:
             body = encode_struct(method.call(caller, method.read(name, request)))
-            self._log.info(f"operator.{name.lower()}", party=caller.name)
+            if name not in _LOOKS:
+                self._log.info(f"operator.{name.lower()}", party=caller.name)
             return encode_struct(Answer(body=body))
         except FedCreditError as error:
             self._log.warning(f"operator.{name.lower()}", party=caller.name, code=error.code)
