@@ -192,7 +192,7 @@ class Desk:
     def _seen(self, seen: Seen) -> None:
         party = PartyId(seen.party)
         if party not in self._presence:
-            raise PeerError("exchange.stranger", f"the exchange tells of {party}, who is not in this run")
+            raise PeerError("exchange.stranger", "the exchange tells of someone who is not in this run")
         if party == self._settings.party:
             return
         self._presence[party] = (seen.connected, time.monotonic() - seen.seconds, seen.waiting_for)

@@ -208,9 +208,10 @@ class Dialer:
 
     def _refused(self, refused: Refused) -> None:
         """A refusal that may pass ends the connection, another one the link."""
+        text = " ".join(refused.text.split())  # one line, whatever the exchange says
         if refused.code not in PASSING:
-            raise TransportError(refused.code, refused.text)
-        raise ConnectionError(f"{refused.text} [{refused.code}]")
+            raise TransportError(refused.code, text)
+        raise ConnectionError(f"{text} [{refused.code}]")
 
 
 async def _ending(call: _Call) -> str:

@@ -180,10 +180,10 @@ class Inbox:
 
     def _source(self, sender: str, recipient: str) -> _Source:
         source = self._sources.get(PartyId(sender))
-        if source is None or recipient != self.party:
-            raise PeerError(
-                "sealed.misrouted", f"bytes that claim to go from {sender} to {recipient} came in", culprit=sender
-            )
+        if source is None:
+            raise PeerError("sealed.misrouted", "bytes of someone who is not in this run came in")
+        if recipient != self.party:
+            raise PeerError("sealed.misrouted", f"bytes of {sender} for another party came in", culprit=sender)
         return source
 
     def _count(self, source: _Source, size: int) -> None:

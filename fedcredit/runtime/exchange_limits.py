@@ -48,7 +48,7 @@ class ServerLimits:
     max_runs: int = 32
     max_members: int = 64
     max_streams: int = 1024
-    max_streams_party: int = 96
+    max_streams_party: int = 40
     max_connections: int = 2048
     frames_per_s: int = 4000
     handshake_s: float = 10.0

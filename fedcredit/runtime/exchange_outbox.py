@@ -201,7 +201,7 @@ class Outbox:
         """
         link = self._links.get(PartyId(receipt.sender))
         if link is None or receipt.recipient != self.party:
-            raise PeerError("exchange.receipt", f"a receipt of {receipt.sender} for {receipt.recipient} came in")
+            raise PeerError("exchange.receipt", "a receipt of a stranger, or for another party, came in")
         life, known = (receipt.attempt, receipt.sync), (link.attempt, link.sync)
         if receipt.attempt > self.attempt:
             link.live = False  # its Begin, which authenticates, is on the way; this one proves nothing
