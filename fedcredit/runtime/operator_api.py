@@ -193,9 +193,6 @@ def check_submission(request: SubmitRequest, roster: Roster) -> tuple[RunSpec, s
     spec, data = read_travelling(request.spec, "spec")
     if MEMBER_NAME.fullmatch(data) is None:
         raise SpecError("submit.data", f"data {data[:80]!r}: a name of records is 1 to 64 of a-z 0-9 _ -")
-    if spec.split.test_ids not in (None, spec.party[0].source):
-        text = f"split.test_ids: a path, which is each party's own affair; {spec.party[0].source!r} is right"
-        raise SpecError("submit.source", text)
     for party in spec.party:
         member = roster.member(party.name)
         if member.kind is not MemberKind.NODE:

@@ -217,7 +217,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         ("[]", "JSON"),
         (changed(lambda raw: raw["party"][0].update(source="/secret/loans.csv")), "places of records"),
         (changed(lambda raw: raw["privacy"].update(ledger_dir="/secret")), "places of records"),
-        (changed(lambda raw: raw["split"].update(test_ids="/secret/ids")), "split.test_ids"),
+        (changed(lambda raw: raw["split"].update(test_ids="/secret/ids")), "places of records"),
         (changed(lambda raw: [one.update(source="data:../x") for one in raw["party"]]), "1 to 64 of a-z"),
         (changed(lambda raw: raw["party"][1].update(name="customs")), "customs is not in roster"),
         (changed(lambda raw: raw["party"][1].update(name="ops")), "ops: operator in the roster"),
