@@ -94,13 +94,12 @@ def missing() -> str:
     """Why images cannot be built here; "" if they can."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return "building images needs root on Linux"
-    wanted = ["buildah", "podman", "crun", "nsenter", "unshare"]
+    wanted = ["buildah", "podman", "crun", "iptables", "nsenter", "unshare"]
     wanted += [] if "FEDCREDIT_CONTAINER_BASE" in os.environ else ["debootstrap"]
     absent = [name for name in wanted if shutil.which(name) is None]
     if absent:
-        return (
-            f"not installed: {', '.join(absent)}; apt-get install buildah podman crun debootstrap netavark aardvark-dns"
-        )
+        packages = "buildah podman crun netavark aardvark-dns iptables debootstrap"
+        return f"not installed: {', '.join(absent)}; apt-get install {packages}"
     if shutil.disk_usage("/tmp").free < 12 << 30:
         return "images need 12 GB of free disk"
     if subprocess.run(["unshare", "--mount", "true"], check=False, capture_output=True).returncode != 0:
