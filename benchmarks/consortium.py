@@ -163,8 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{'run':<18}{'AUC':>8}  {'as simulated':<14}{'session s':>10}{'simulated s':>12}{'submit to end s':>17}")
     for one in compared:
         words = "identical" if one.identical else "DIFFERENT"
-        seconds = f"{one.session:>10.1f}{one.simulated:>12.1f}{one.submitted:>17.1f}"
-        print(f"{one.name:<18}{one.auc:>8.4f}  {words:<14}{seconds}")
+        times = f"{one.session:>10.1f}{one.simulated:>12.1f}{one.submitted:>17.1f}"
+        print(f"{one.name:<18}{one.auc:>8.4f}  {words:<14}{times}")
         for difference in one.differences:
             print(f"    differs: {difference}")
     if given.out is None and all(one.identical for one in compared):
