@@ -168,7 +168,7 @@ class Registry:
     def runs(self, *states: RunState) -> list[RunRecord]:
         """All runs, or those in some states; the oldest first."""
         where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        query = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY created, rowid"  # noqa: S608 -- constants
+        query = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY rowid"  # noqa: S608 -- constants
         with self._transaction(reads=True):
             return [record_of(row) for row in self._db.execute(query, states)]
 
@@ -250,7 +250,9 @@ class Registry:
             return to
 
     def resume(self, run: RunId) -> None:
-        """Puts a failed or stopped run back to ``submitted``, under its own name.
+        """Puts a failed or stopped run back to ``submitted``, under its own name and with a new time of creation.
+
+        The time makes its proposal and orders others than before, so that its parties play again what had failed.
 
         Raises:
             SpecError: there is no such run, or it is neither failed nor stopped.
@@ -260,6 +262,7 @@ class Registry:
             if at.state not in (RunState.FAILED, RunState.STOPPED):
                 text = f"run {run}: {at.state}; only a failed or stopped run can be resumed"
                 raise SpecError("registry.resume", text)
+            self._db.execute("UPDATE runs SET created = ? WHERE run = ?", (self._time(), run))
             self._submit_again(run, "resumed")
 
     def requeue(self, run: RunId, reason: str) -> None:

@@ -65,7 +65,7 @@ class RunRecord:
         data: Name under which every party looks up its own source.
         state: How far it is.
         detail: Public text beside the state, such as whom it waits for.
-        created: UTC, RFC 3339.
+        created: When it was submitted, or resumed last: UTC, RFC 3339; its proposal bears this time.
         updated: Of the last change of state or detail.
         parties: Names of the parties in the order of the spec.
         spec_json: The spec, without any party's sources.

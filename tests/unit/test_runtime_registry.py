@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,21 @@ def test_a_run_whose_driver_is_gone_is_driven_again(registry: Registry, state: s
 def test_a_run_that_has_ended_is_not_driven_again(registry: Registry, state: str) -> None:
     with pytest.raises(SpecError, match="nothing is left"):
         registry.requeue(brought_to(registry, state), "")
+
+
+def test_a_resumed_run_is_proposed_anew_and_a_lost_one_is_not(tmp_path: Path) -> None:
+    times = iter(datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in range(60))
+    registry = Registry(tmp_path / "registry.sqlite", lambda: next(times))
+    run, other = submit(registry), submit(registry)
+    created = registry.get(run).created
+    registry.set_state(run, "proposing")
+    registry.requeue(run, "lost")
+    assert registry.get(run).created == created
+    registry.set_state(run, "failed")
+    registry.resume(run)
+    assert registry.get(run).created > created
+    assert [one.run for one in registry.runs()] == [run, other]
+    registry.close()
 
 
 def test_stop_at_once_where_nothing_carries_it(registry: Registry) -> None:
