@@ -27,7 +27,9 @@ __all__ = ["ExchangeWires", "Link", "LinkPatience", "joined_envelope", "split_en
 _LENGTH = struct.Struct(">HB")  # bytes before the body; whether this is a word that overtakes others
 _LOOK_SECONDS = 1.0
 """How often a wait looks at who is there; what a time-out is off by at most."""
-_MOST_UNREAD, _MOST_UNREAD_BYTES = 4096, 1 << 30
+_MOST_BUSY = 24
+"""How often the time-out for a party that computes fits into the longest wait of all; a day by default."""
+_MOST_UNREAD, _MOST_UNREAD_BYTES = 1024, 1 << 30
 """Messages of one peer, and their bytes, that no role has asked for. Roles are never more than a few messages ahead of
 each other; the bytes are those of the largest payload a link takes, which is let in by itself."""
 
@@ -119,7 +121,7 @@ class LinkPatience:
     itself; while it is connected and computes, they count towards the longer time-out for that. Only seconds in a row
     count: a chain that is another one than a moment ago is a run that goes on, and the count begins again. Who waits
     through a long run, as the coordinator does, sees many short outages, and parties that seem to wait for each other
-    while a message is on its way.
+    while a message is on its way. All that is counted still ends a wait at last, whatever is told of the chain.
 
     Args:
         link: Says who is there.
@@ -131,13 +133,15 @@ class LinkPatience:
     def __init__(self, link: Link, end: PartyEnd, timeout_s: float, busy_timeout_s: float) -> None:
         self._link, self._end = link, end
         self._timeout, self._busy_timeout = timeout_s, busy_timeout_s
-        self._gone = self._busy = 0.0
+        self._gone = self._busy = self._all = 0.0
         self._seen: tuple[tuple[PartyId, ...], bool] = ((), False)
 
     @property
     def seconds(self) -> float:
         """See `fedcredit.runtime.party_end.Patience`."""
-        return self._busy_timeout if self._busy >= self._busy_timeout else self._timeout
+        if self._gone >= self._timeout:
+            return self._timeout
+        return self._busy_timeout if self._busy >= self._busy_timeout else self._all
 
     async def wait(self, event: asyncio.Event) -> bool:
         """See `fedcredit.runtime.party_end.Patience`."""
@@ -159,7 +163,8 @@ class LinkPatience:
 
     @property
     def _over(self) -> bool:
-        return self._gone >= self._timeout or self._busy >= self._busy_timeout
+        longest = _MOST_BUSY * self._busy_timeout
+        return self._gone >= self._timeout or self._busy >= self._busy_timeout or self._all >= longest
 
     def _count(self, awaited: PartyId | None, passed: float) -> None:
         """Books seconds in which the awaited party sent nothing."""
@@ -167,6 +172,7 @@ class LinkPatience:
         me = presence.get(self._end.party)
         if me is not None and not me.connected:
             return  # nobody else's fault; the link itself gives up in time
+        self._all += passed
         chain, busy = _chain(presence, self._end.party, awaited)
         if (chain, busy) != self._seen:
             self._seen = (chain, busy)

@@ -209,7 +209,10 @@ def notice_of(error: BaseException) -> ErrorNotice:
     if isinstance(error, DisclosureRefused):
         return ErrorNotice(code=error.code, text="a cap of its disclosure ledger would be passed")
     if isinstance(error, FedCreditError):
-        return ErrorNotice(code=error.code[:128], text=error.public[:1024])
+        line = "".join(
+            one if one.isprintable() else " " for one in error.public[:1024]
+        )  # as others may have made it up
+        return ErrorNotice(code=error.code[:128], text=line)
     if isinstance(error, (OSError, sqlite3.Error)):  # the name of the error, never that of the file
         why = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
         reason = f" ({why})" if why else ""

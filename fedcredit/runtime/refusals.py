@@ -37,10 +37,15 @@ def public_error(error: BaseException) -> tuple[str, str, str]:
 
 def inside_text(error: BaseException) -> str:
     """One line about an error for the house's own log; no data value, and of unforeseen errors no text at all."""
+    text = " ".join(_inside_text(error).split())[:_MOST_TEXT]
+    return text.encode("utf-8", "backslashreplace").decode()  # names of files may hold what is no text
+
+
+def _inside_text(error: BaseException) -> str:
     if isinstance(error, FedCreditError):
-        return " ".join(f"{error} {error.detail}".split())[:_MOST_TEXT]
+        return f"{error} {error.detail}"
     if isinstance(error, OSError):
-        return f"{type(error).__name__}: {error.strerror}, {error.filename}"[:_MOST_TEXT]
+        return f"{type(error).__name__}: {os.strerror(error.errno or 0)}, {error.filename}"
     at, trace = "", error.__traceback__
     while trace is not None:
         at = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"

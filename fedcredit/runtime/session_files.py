@@ -224,7 +224,7 @@ def ended_badly(home: Home, checked: Checked, files: RunFiles, error: BaseExcept
     figures: dict[str, Any] = {"attempts": 0}
     with suppress(FedCreditError, OSError, ValueError):  # a damaged log or number may be the reason
         figures = _sent(files)
-        figures["attempts"] = min(int((files.folder / ATTEMPT_FILE).read_text("ascii")), _MOST_COUNT)
+        figures["attempts"] = min(max(int((files.folder / ATTEMPT_FILE).read_text("ascii")), 0), _MOST_COUNT)
     finished = Finished(
         party=home.party, run=checked.run, ok=False, code=code, text=text, culprit=culprit, **{"attempts": 0, **figures}
     )

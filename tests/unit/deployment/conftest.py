@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fedcredit.errors import PeerError
 from fedcredit.runtime import coordinator_session, node_session, session
 from fedcredit.runtime.exchange_types import Delivery, LinkSettings, Parcel, PeerRestarted, Presence
 from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.proposal import (
     Decision,
     Finished,
@@ -84,11 +86,11 @@ class Hub:
         with self.lock:
             queue = self.held.setdefault((settings.run, settings.party), [])
             while queue:
-                frame = queue[0]
+                frame = queue.pop(0)
                 if frame.attempt > settings.attempt:
                     link.opened(frame)
+                    queue.insert(0, frame)
                     raise PeerRestarted(frame.sender, frame.attempt)
-                queue.pop(0)
                 if frame.attempt < settings.attempt:
                     continue
                 head, due = link.opened(frame), link.due.get(frame.sender, 0)
@@ -138,10 +140,24 @@ class MemoryLink:
             self._put(peer, b"", b"")
 
     async def close(self, *, flush: bool) -> None:
+        """What was not taken by then is gone with its sender: the exchange keeps nothing for who is not there."""
+        mine = self.settings
+        for _ in range(400 if flush else 0):
+            if not self._held_by_present():
+                break
+            await asyncio.sleep(0.005)
         with self.hub.lock:
-            place = (self.settings.run, self.settings.party)
+            for place, queue in self.hub.held.items():
+                if place not in self.hub.links:
+                    queue[:] = [one for one in queue if (one.sender, one.attempt) != (mine.party, mine.attempt)]
+            place = (mine.run, mine.party)
             if self.hub.links.get(place) is self:
                 del self.hub.links[place]
+
+    def _held_by_present(self) -> list[Frame]:
+        with self.hub.lock:
+            queues = [queue for place, queue in self.hub.held.items() if place in self.hub.links]
+            return [one for queue in queues for one in queue if one.sender == self.settings.party]
 
     async def send(self, parcels: Sequence[Parcel], body: bytes) -> None:
         me = self.settings.party
@@ -248,32 +264,50 @@ class Trial:
         return {party: finished for party, finished in found.items() if finished is not None}
 
 
+@pytest.fixture(scope="session")
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Homes of a consortium with these parties, to be copied: keys and certificates take their time."""
+    known: dict[tuple[tuple[str, str], ...], Path] = {}
+
+    def make(parties: Sequence[tuple[str, str]]) -> Path:
+        if tuple(parties) not in known:
+            folder = tmp_path_factory.mktemp("provisioned")
+            members = [
+                {"name": name, "role": role, "data": {"records": {"source": "elsewhere"}}} for name, role in parties
+            ]
+            content = {
+                "name": "made-up",
+                "trial": True,
+                "coordinator": {"exchange": "127.0.0.1:9443", "fleet": "127.0.0.1:9444"},
+                "member": [*members, {"name": "operations", "kind": "operator"}],
+            }
+            (folder / "consortium.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
+            provision_local(load_consortium(folder / "consortium.toml"), folder / "homes")
+            known[tuple(parties)] = folder / "homes"
+        return known[tuple(parties)]
+
+    return make
+
+
 @pytest.fixture
-def trial(tmp_path: Path, consortium: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+def trial(
+    tmp_path: Path,
+    consortium: Callable[..., Path],
+    provisioned: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., Trial]:
     """Makes a trial consortium over made-up records."""
 
     def make(**options: Any) -> Trial:
         options.setdefault("rows", 400)
-        config = consortium(tmp_path / "records", **options)
-        loaded = load_spec(config)
-        members = [
-            {
-                "name": party.name,
-                "role": str(party.role),
-                "data": {"records": {"source": str(tmp_path / "records" / party.source)}},
-            }
-            for party in loaded.spec.party
-        ]
-        content = {
-            "name": "made-up",
-            "trial": True,
-            "coordinator": {"exchange": "127.0.0.1:9443", "fleet": "127.0.0.1:9444"},
-            "member": [*members, {"name": "operations", "kind": "operator"}],
-        }
-        file = tmp_path / "consortium.toml"
-        file.write_text(tomli_w.dumps(content), encoding="utf-8")
-        folders = provision_local(load_consortium(file), tmp_path / "homes")
-        homes = {name: open_home(folder) for name, folder in folders.items()}
+        loaded = load_spec(consortium(tmp_path / "records", **options))
+        template = provisioned([(party.name, str(party.role)) for party in loaded.spec.party])
+        shutil.copytree(template, tmp_path / "homes")
+        for party in loaded.spec.parties:
+            records = {"records": {"source": str(tmp_path / "records" / f"{party}.csv")}}
+            change_file(tmp_path / "homes" / party / "node.toml", data=records)
+        names = [*loaded.spec.parties, COORDINATOR, PartyId("operations")]
+        homes = {name: open_home(tmp_path / "homes" / name) for name in names}
         for party in loaded.spec.parties:
             change_policy(homes[party], enforce=loaded.spec.privacy.enforce)
         hub = Hub()
@@ -283,7 +317,38 @@ def trial(tmp_path: Path, consortium: Callable[..., Path], monkeypatch: pytest.M
     return make
 
 
+@pytest.fixture
+def toy(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
+    """A trial consortium whose roles say nothing to each other: sessions in no time, for all that is around roles."""
+
+    async def nothing(*_: Any) -> None:
+        return
+
+    async def reads(node: Any, _: Any) -> None:
+        assert node._table
+
+    def write(node: Any, _result: Any, _started: float) -> None:
+        node._files.json(f"model/{node._party}/toy.json", {"secret": node._secret.hex()})
+        node._files.json("summary.json", {"model_digest": node._secret.hex()})
+
+    monkeypatch.setattr(node_session._Node, "_role", reads)
+    monkeypatch.setattr(node_session._Node, "_write", write)
+    models = {name: replace(model, coordinate=nothing) for name, model in MODEL_RUNS.items()}
+    monkeypatch.setattr(coordinator_session, "MODEL_RUNS", models)
+
+    def make(**options: Any) -> Trial:
+        options.setdefault("rows", 60)
+        return trial(**{**options, "sections": {"network": {"timeout_s": 1.0}, **options.get("sections", {})}})
+
+    return make
+
+
 def change_policy(home: Home, **changes: Any) -> None:
     """Rewrites some keys of a house's policy."""
-    content = tomllib.loads(home.policy.read_text("utf-8"))
-    home.policy.write_text(tomli_w.dumps({**content, **changes}), encoding="utf-8")
+    change_file(home.policy, **changes)
+
+
+def change_file(path: Path, **changes: Any) -> None:
+    """Rewrites some keys of a TOML file."""
+    content = tomllib.loads(path.read_text("utf-8"))
+    path.write_text(tomli_w.dumps({**content, **changes}), encoding="utf-8")

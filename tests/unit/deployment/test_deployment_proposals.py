@@ -190,7 +190,17 @@ def test_places_of_records_do_not_travel(made: Any, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [b"{}", b"[]", b"[" * 100_000, b"nonsense", b'{"run": NaN}', b" " * ((1 << 20) + 1), b"\xff\xfe"]
+    "spec",
+    [
+        b"{}",
+        b"[]",
+        b"[" * 100_000,
+        b"nonsense",
+        b'{"run": NaN}',
+        b'{"\\ud800\\u001b[2J": 1}',
+        b" " * ((1 << 20) + 1),
+        b"\xff\xfe",
+    ],
 )
 def test_specs_that_are_none(made: Any, spec: bytes) -> None:
     decision = made.consider(BANK, forged(made, spec=spec))
