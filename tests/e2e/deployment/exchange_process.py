@@ -1,7 +1,8 @@
 """The exchange of a coordinator's home in a process of its own, for tests that kill it.
 
 Arguments: HOME, then RUN=PARTY,PARTY… for runs that are open from the start. Further ones are opened by lines
-``open RUN=PARTY,PARTY…`` on standard input; ``stop RUN REASON`` ends one. Every line is answered by one.
+``open RUN=PARTY,PARTY…`` on standard input; ``stop RUN REASON`` ends one, ``close RUN`` one that is over. Every line is
+answered by one.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ async def serve(arguments: list[str]) -> None:
             run, _, reason = rest.partition(" ")
             server.stop_run(RunId(run), reason)
             _say(f"stopped {run}")
+        elif word == "close":
+            server.close_run(RunId(rest))
+            _say(f"closed {rest}")
     await asyncio.Event().wait()
 
 

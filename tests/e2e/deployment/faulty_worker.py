@@ -1,8 +1,9 @@
 """A worker with a place to stop at: ``faulty_worker.py MODULE HOME ACTION``; what is wrong with it is in FAULTS (JSON).
 
-``hold``     "STAGE:N" or "kind=KIND:N": at the N-th message that leaves in a stage (0: on entering it), or of a kind,
-             the process stands still: the message has passed the gate, is charged and in the log, and not on its way.
-             The marker ``file`` says so; the process goes on when ``file`` + ".go" is there.
+``hold``     "STAGE:N" or "kind=KIND:N": at the N-th message that leaves in a stage, or of a kind, the process stands
+             still: the message has passed the gate, is charged and in the log, and not on its way. "closing:1": the
+             end is signed and written, the folder not yet cleared and moved. The marker ``file`` says so; the process
+             goes on when ``file`` + ".go" is there.
 ``address``  The exchange is reached there: a line of its own for this house.
 ``limit``    From the hold on, no file may grow beyond so many bytes (RLIMIT_FSIZE), as on a disk that is full.
 ``report``   The result's report is built, as a node does; left out otherwise, because it takes most of the time.
@@ -25,6 +26,7 @@ from typing import Any
 from fedcredit.runtime import session
 from fedcredit.runtime.exchange_types import LinkSettings
 from fedcredit.runtime.party_end import PartyEnd
+from fedcredit.runtime.run_directory import RunFiles
 
 VARIABLE = "FAULTS"
 _PATIENCE = 280.0
@@ -74,7 +76,7 @@ def _elsewhere(address: str) -> Callable[..., LinkSettings]:
 
 
 def _holding(hold: Hold) -> None:
-    release, enter = PartyEnd.release, PartyEnd.enter
+    release, end = PartyEnd.release, RunFiles.end
 
     def releasing(self: PartyEnd, to: Any, message: Any, spend: Any = None) -> Any:
         released = release(self, to, message, spend)
@@ -82,13 +84,12 @@ def _holding(hold: Hold) -> None:
         hold.pass_by(f"kind={released.kind}")
         return released
 
-    def entering(self: PartyEnd, stage: str) -> None:
-        enter(self, stage)
-        if hold.at == f"{stage}:0" and not hold.done:
-            hold.stand()
+    def ending(self: RunFiles) -> None:
+        hold.pass_by("closing")
+        end(self)
 
     _patch(PartyEnd, "release", releasing)
-    _patch(PartyEnd, "enter", entering)
+    _patch(RunFiles, "end", ending)
 
 
 def main(arguments: list[str]) -> int:

@@ -17,9 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedcredit.errors import FedCreditError
 from fedcredit.runtime import node_session
-from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.home import Home
 from fedcredit.runtime.proposal import (
     Decision,
     Finished,
@@ -58,12 +57,13 @@ class Nursery:
 
     Args:
         prefix: Words before the command, such as those that enter a network namespace.
+        environment: Of the process and all that it starts.
     """
 
-    def __init__(self, prefix: Sequence[str] = ()) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def __init__(self, prefix: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> None:
+        everything = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
         command = [*prefix, sys.executable, str(HERE / "nursery.py")]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=everything)
         self._lock = threading.Lock()
         assert self._answer() == {"ready": True}
 
@@ -173,14 +173,23 @@ class Houses:
         self.exchange.kill()
 
     def tell_exchange(self, word: str, answer: str) -> None:
-        with (self.folder / "exchange.in").open("w") as commands:
-            commands.write(word + "\n")
-        self._hears(answer)
+        commands = os.open(self.folder / "exchange.in", os.O_RDWR)  # does not wait for a reader that has died
+        try:
+            os.write(commands, f"{word}\n".encode())
+            self._hears(answer)
+        finally:
+            os.close(commands)
 
     def open_run(self, run: RunId, parties: Sequence[PartyId] = ()) -> None:
         """Opens a run in the exchange; of everyone, unless parties are named."""
+        for over in [one for one in self.runs if self._is_over(one)]:
+            del self.runs[over]
+            self.tell_exchange(f"close {over}", f"closed {over}")
         self.runs[run] = [*parties, COORDINATOR] if parties else self.parties
         self.tell_exchange(f"open {self._entry(run)}", f"opened {run}")
+
+    def _is_over(self, run: RunId) -> bool:
+        return all((self.homes[party].runs / run).exists() for party in self.runs[run])
 
     def _entry(self, run: RunId) -> str:
         return f"{run}={','.join(self.runs[run])}"
@@ -216,36 +225,59 @@ class Houses:
 
     # Sessions.
 
-    def _forked(self, module: str, arguments: list[str], place: Path, stdin: Path, faults: Faults) -> Child:
+    def considered(self, party: PartyId, proposal: bytes, environment: Mapping[str, str]) -> tuple[int, bytes, str]:
+        """A decision by a process: its exit status, standard output and standard error."""
+        place = self.folder / f"{party}.{time.monotonic_ns()}"
+        place.write_bytes(proposal)
+        arguments = ["nodes.worker", str(self.homes[party].folder), "consider"]
+        child = self._forked("faulty_worker", arguments, place, place, {}, environment)
+        until(lambda: not child.running(0.05), f"{party} has considered")
+        assert child.status is not None
+        return child.status, child.out.read_bytes(), Path(f"{place}.log").read_text("utf-8")
+
+    def _forked(
+        self,
+        module: str,
+        arguments: list[str],
+        place: Path,
+        stdin: Path,
+        faults: Faults,
+        environment: Mapping[str, str] | None = None,
+    ) -> Child:
         out = place.with_name(f"{place.name}.{time.monotonic_ns()}.out")
-        environment = {**self.environment, "FAULTS": json.dumps(dict(faults))}
-        pid = self.nursery.ask(
+        nursery = self.nursery  # another one may be in its place when the process ends
+        pid = nursery.ask(
             module=module,
             arguments=arguments,
             stdin=str(stdin),
             stdout=str(out),
             stderr=f"{place}.log",
-            environment=environment,
+            environment={**self.environment, **(environment or {}), "FAULTS": json.dumps(dict(faults))},
         )["pid"]
-        return Child(pid, out, lambda: int(self.nursery.ask(wait=pid)["status"]))
+        return Child(pid, out, lambda: int(nursery.ask(wait=pid)["status"]))
 
     def _source(self, party: PartyId, run: RunId, order: bytes) -> Path:
         source = self.folder / f"{run}.{party}.order"
         source.write_bytes(order)
         return source
 
-    def start(self, party: PartyId, run: RunId, order: bytes, **faults: Any) -> Child:
+    def start(
+        self,
+        party: PartyId,
+        run: RunId,
+        order: bytes,
+        environment: Mapping[str, str] | None = None,
+        **faults: Any,
+    ) -> Child:
         """Starts a party's session, with something wrong about it or not (``faulty_worker.py``)."""
         module = "coordinator.worker" if party == COORDINATOR else "nodes.worker"
         arguments = [module, str(self.homes[party].folder), "run"]
         source = self._source(party, run, order)
-        child = self._forked("faulty_worker", arguments, self.folder / f"{run}.{party}", source, faults)
+        child = self._forked("faulty_worker", arguments, self.folder / f"{run}.{party}", source, faults, environment)
         self.workers[run, party] = child
         return child
 
-    def start_program(
-        self, party: PartyId, run: RunId, order: bytes, environment: Mapping[str, str] | None = None
-    ) -> Child:
+    def start_program(self, party: PartyId, run: RunId, order: bytes) -> Child:
         """Starts a party's session as the command that a node starts."""
         module = "coordinator.worker" if party == COORDINATOR else "nodes.worker"
         place = self.folder / f"{run}.{party}.{time.monotonic_ns()}.out"
@@ -256,7 +288,7 @@ class Houses:
                 stdin=stdin,
                 stdout=out,
                 stderr=stderr,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment, **(environment or {})},
+                env={**os.environ, "OMP_NUM_THREADS": "1", **self.environment},
                 start_new_session=True,
             )
         self.workers[run, party] = child = Child(process.pid, place, process.wait)
@@ -306,11 +338,3 @@ def with_ended(order: bytes) -> bytes:
     """The same order, to a party that comes back after another has finished."""
     read = decode_struct(SessionOrder, order, "order")
     return encode_struct(SessionOrder(proposal=read.proposal, approvals=read.approvals, ended=True))
-
-
-def reopened(houses: Houses, party: PartyId) -> Home | FedCreditError:
-    """The home as a new process would find it."""
-    try:
-        return open_home(houses.homes[party].folder)
-    except FedCreditError as error:
-        return error

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
@@ -25,10 +24,10 @@ from fedcredit.wire.message import decode_struct
 
 if TYPE_CHECKING:
     from tests.e2e.deployment.fault_bench import BANK, CUSTOMS, TAX, Bench, named, new_run
-    from tests.e2e.deployment.house_bench import until
+    from tests.e2e.deployment.house_bench import Nursery, until
 else:
     from fault_bench import BANK, CUSTOMS, TAX, Bench, named, new_run
-    from house_bench import until
+    from house_bench import Nursery, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -142,33 +141,39 @@ SKEWS = {
 }
 
 
-def skewed(shift: str) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def elsewhen() -> Iterator[Nursery]:
+    """Processes whose clock is where the variable FAKETIME says."""
     if not FAKETIME:
         pytest.skip("clock skew: libfaketime is not installed (Debian package faketime)")
-    return {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    preload = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_NO_CACHE": "1"}
+    made = Nursery(environment={**preload, "FAKETIME": "+0"})
+    yield made
+    made.close()
 
 
-def considered(bench: Bench, party: Any, proposal: bytes, environment: dict[str, str]) -> tuple[int, bytes, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "nodes.worker", str(bench.houses.homes[party].folder), "consider"],
-        input=proposal,
-        capture_output=True,
-        check=False,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
-    return done.returncode, done.stdout, done.stderr.decode()
+@contextmanager
+def other_clocks(bench: Bench, nursery: Nursery) -> Iterator[None]:
+    here, bench.houses.nursery = bench.houses.nursery, nursery
+    try:
+        yield
+    finally:
+        bench.houses.nursery = here
 
 
 @pytest.mark.parametrize(
     ("shift", "code"), [("-1d", "certificate.early"), ("-7m", "proposal.clock"), ("+4000d", "certificate.expired")]
 )
-def test_a_clock_that_is_far_off(bench: Bench, row: Any, shift: str, code: str) -> None:
+def test_a_clock_that_is_far_off(bench: Bench, row: Any, elsewhen: Nursery, shift: str, code: str) -> None:
     run, order = bench.begin()
-    environment = skewed(shift)
-    started = time.monotonic()
-    status, out, words = considered(bench, TAX, decode_struct(SessionOrder, order, "order").proposal, environment)
-    seconds = time.monotonic() - started
+    environment = {"FAKETIME": shift}
+    proposal = decode_struct(SessionOrder, order, "order").proposal
+    with other_clocks(bench, elsewhen):
+        started = time.monotonic()
+        status, out, words = bench.houses.considered(TAX, proposal, environment)
+        seconds = time.monotonic() - started
+        bench.houses.start(TAX, run, order, environment)
+        ended, said = bench.houses.ended(TAX, run)
     if code.startswith("proposal"):
         decision = decode_struct(Decision, out, "decision")
         assert (status, decision.state, decision.code) == (0, "denied", code)
@@ -176,34 +181,37 @@ def test_a_clock_that_is_far_off(bench: Bench, row: Any, shift: str, code: str) 
         assert status == 3
         assert f"[{code}]" in words
         assert words.strip().endswith("[home.unusable]")
-    bench.houses.start_program(TAX, run, order, environment)
-    ended, out = bench.houses.ended(TAX, run)
-    assert ended == 3, out
+    assert ended == 3, said
     assert f"[{code}]" in bench.houses.log(TAX, run).read_text()
     row(f"clock of tax_office {SKEWS[shift]}", "proposal", f"refused: {code}", seconds, "no run")
 
 
-def test_a_clock_that_is_a_day_ahead(bench: Bench, row: Any) -> None:
-    identical, seconds = _in_time(bench, {TAX: "+1d"})
+def test_a_clock_that_is_a_day_ahead(bench: Bench, row: Any, elsewhen: Nursery) -> None:
+    identical, seconds = _in_time(bench, elsewhen, {TAX: "+1d"})
     row(f"clock of tax_office {SKEWS['+1d']}", "all", "harmless: proposals hold for 30 days", seconds, identical)
 
 
-def test_clocks_that_are_a_little_off(bench: Bench, row: Any) -> None:
-    identical, seconds = _in_time(bench, {TAX: "+2m", CUSTOMS: "-2m"})
+def test_clocks_that_are_a_little_off(bench: Bench, row: Any, elsewhen: Nursery) -> None:
+    identical, seconds = _in_time(bench, elsewhen, {TAX: "+2m", CUSTOMS: "-2m"})
     row(f"clock of tax_office {SKEWS['+2m']}, of customs {SKEWS['-2m']}", "all", "harmless", seconds, identical)
 
 
-def _in_time(bench: Bench, shifts: dict[Any, str]) -> tuple[str, float]:
+def _in_time(bench: Bench, elsewhen: Nursery, shifts: dict[Any, str]) -> tuple[str, float]:
     before = bench.totals()
     run, order = bench.begin()
     started = time.monotonic()
-    for party, shift in shifts.items():
-        bench.houses.start_program(party, run, order, skewed(shift))
-    # Programs take seconds to start: the others must not give them up.
-    until(lambda: all((bench.houses.homes[one].state / "runs" / run / "attempt").exists() for one in shifts), "start")
+    with other_clocks(bench, elsewhen):
+        for party, shift in shifts.items():
+            bench.houses.start(party, run, order, {"FAKETIME": shift})
     bench.houses.start_all(run, order, but=list(shifts))
     bench.through(run, order)
-    return bench.check(run, before), time.monotonic() - started
+    seconds = time.monotonic() - started
+    for party, shift in shifts.items():
+        log = bench.houses.homes[party].runs / run / "audit" / f"{party}.jsonl"
+        last = datetime.fromisoformat(json.loads(log.read_text("utf-8").splitlines()[-1])["time"])
+        off = last - datetime.now(UTC)
+        assert (off > timedelta(seconds=60)) if shift.startswith("+") else (off < timedelta(seconds=-60)), (party, off)
+    return bench.check(run, before), seconds
 
 
 def test_a_party_that_leaves(bench: Bench, row: Any) -> None:
