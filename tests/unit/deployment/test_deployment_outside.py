@@ -139,7 +139,7 @@ def test_a_house_can_leave_while_its_role_waits_for_a_window(
     def blocked(settings: Any) -> Any:
         link = make(settings)
         if settings.party == "bank":
-            link.send = full.__get__(link)  # type: ignore[method-assign]
+            link.send = full.__get__(link)
         return link
 
     monkeypatch.setattr(session, "ExchangeLink", blocked)
