@@ -64,7 +64,7 @@ class Sessions:
         self, parts: DriverParts, record: RunRecord, orders: Mapping[bool, bytes], stop: asyncio.Event
     ) -> None:
         self._parts, self._record, self._orders, self._stop = parts, record, orders, stop
-        self._ended = False
+        self._ended = any(self._finished(party, raw) for party, raw in parts.registry.outcomes(record.run).items())
         self._lost: set[PartyId] = set()
         self._tasks: dict[asyncio.Task[Ended], PartyId] = {}
         self._failures: dict[PartyId, Ended] = {}
@@ -105,7 +105,32 @@ class Sessions:
                 if isinstance(error, _Missing):
                     return await self._without(error.party, error.text)
                 self._note(party, task.result())
+        await self._close_up()
         return await self._verdict()
+
+    def _finished(self, party: PartyId, raw: bytes) -> bool:
+        """Whether a party had finished when an earlier driver of this run wrote its last word down."""
+        try:
+            return party != COORDINATOR and self._parts.read_finished(self._record.run, party, raw).ok
+        except FedCreditError:
+            return False
+
+    async def _close_up(self) -> None:
+        """Whoever failed although another has ended has all it needs, since nobody ends before: it is told so, once."""
+        if self._ended:
+            for party in list(self._failures):
+                self._event(party, "session", f"{party} is told that the run has ended")
+                try:
+                    if (await self._told_end(party)).ok:
+                        del self._failures[party]
+                except FedCreditError as error:
+                    self._event(party, "lost", f"{party}: {error.public} [{error.code}]")
+
+    async def _told_end(self, party: PartyId) -> Ended:
+        order = self._orders[True]
+        if party == COORDINATOR:
+            return self._read(party, await self._parts.own_worker(order))
+        return self._read(party, await self._parts.courier.ask(party, "session", order, self._parts.limits.ask_s))
 
     def _note(self, party: PartyId, ended: Ended) -> None:
         if not ended.ok:

@@ -464,3 +464,27 @@ def test_a_run_that_was_stopped_before_it_was_driven(registry: Registry) -> None
     people = town()
     assert in_jumps(drive(parts_of(registry, people), run)) is RunState.STOPPED
     assert people.asked == []
+
+
+def test_whoever_failed_while_others_ended_is_told_that_they_have(registry: Registry) -> None:
+    failed = After(20, said(ok=False, code="run.storage", text="its disk is full"))
+    people = town(sessions={TAX: [failed, After(5, DONE)]})
+    run = submitted(registry)
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
+    assert [order for party, order in people.orders if party == TAX] == [b"order", b"ended order"]
+    assert registry.outcomes(run)[TAX] == DONE
+
+
+def test_whoever_has_no_result_although_others_ended_stays_failed(registry: Registry) -> None:
+    failed = said(ok=False, code="run.ended", text="it has no result of the run")
+    people, run = town(sessions={TAX: [After(20, failed)]}), submitted(registry)
+    assert in_jumps(driven(registry, people, run)) is RunState.FAILED
+    assert detail(registry, run) == "tax_office: it has no result of the run [run.ended]"
+    assert len([order for party, order in people.orders if party == TAX]) == 2
+
+
+def test_a_driver_that_was_restarted_knows_who_had_ended(registry: Registry) -> None:
+    people, run = town(), submitted(registry)
+    registry.outcome(run, BANK, DONE)
+    assert in_jumps(driven(registry, people, run)) is RunState.FINISHED
+    assert {order for _, order in people.orders} == {b"ended order"}
