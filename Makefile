@@ -9,7 +9,7 @@ EXTRAS := demo,dev,deploy,neural,postgres
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo consortium test slow check bench clean
+.PHONY: help setup demo consortium test slow images sbom check bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,7 +38,19 @@ test: $(STAMP)  ## the newcomer's test suite
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(STAMP)  ## the slower tests; on real data sets where FEDCREDIT_DATA is set
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not images"
+
+images: $(STAMP)  ## builds both images, runs a consortium of containers, lints files and chart
+	$(BIN)/python -m pytest -m images
+
+sbom: | $(BIN)/python  ## bill of materials of a node, in build/sbom
+	$(PYTHON) -m venv build/sbom/tools
+	build/sbom/tools/bin/python -m pip install --quiet --disable-pip-version-check -r configs/consortium/sbom.txt
+	$(PYTHON) -m venv --without-pip build/sbom/node
+	build/sbom/tools/bin/python -m pip --python build/sbom/node/bin/python install --quiet --disable-pip-version-check \
+	  -c constraints.txt '.[deploy,postgres]'
+	build/sbom/tools/bin/python configs/consortium/sbom.py --name fedcredit-node \
+	  --python build/sbom/node/bin/python --out build/sbom
 
 check: $(STAMP)  ## format, lint, types, directions of imports
 	$(BIN)/ruff format --check .

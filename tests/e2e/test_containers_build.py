@@ -41,7 +41,7 @@ yaml: Any = import_module("yaml")  # it has no types of its own
 WHOLE: dict[str, Any] = yaml.safe_load((CONSORTIUM / "compose.yaml").read_text("utf-8"))
 DAEMONS = ("coordinator", "bank", "tax_office", "utility")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.images, pytest.mark.timeout(3600)]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ CONSORTIUM = ROOT / "configs/consortium"
 CHART = CONSORTIUM / "helm"
 VECTORS = ROOT / "tests/vectors/containers"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.images, pytest.mark.timeout(1200)]
 
 YAML_RULES = """
 extends: default
