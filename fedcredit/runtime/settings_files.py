@@ -201,7 +201,6 @@ class CoordinatorExchange(SettingsSection):
     Attributes:
         listen: Address it listens on.
         max_streams: Most streams at once.
-        max_frame_bytes: Largest frame.
         max_run_bytes: Most bytes stored for one run.
         max_stored_bytes: Most bytes stored for all runs.
         frames_per_s: Most frames a second and stream.
@@ -210,7 +209,6 @@ class CoordinatorExchange(SettingsSection):
 
     listen: Address = "0.0.0.0:9443"
     max_streams: _Count = 256
-    max_frame_bytes: _Count = 4 << 20
     max_run_bytes: _Count = 512 << 20
     max_stored_bytes: _Count = 2 << 30
     frames_per_s: _Count = 20_000
