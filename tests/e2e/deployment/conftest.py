@@ -124,14 +124,15 @@ def row(record_property: Callable[[str, object], None]) -> Callable[..., None]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Shows the table, and writes it where the environment says."""
-    rows = [
-        value
+    found = [
+        (report.location[:2], value)
         for reports in terminalreporter.stats.values()
         for report in reports
         if getattr(report, "when", "") == "call"
         for name, value in report.user_properties
         if name == "fault"
     ]
+    rows = [value for _, value in sorted(found, key=lambda one: one[0])]  # several processes may have run them
     if not rows:
         return
     lines = fault_bench.markdown(rows)
