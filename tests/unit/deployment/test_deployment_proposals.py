@@ -220,7 +220,7 @@ def test_specs_that_are_none(made: Any, spec: bytes) -> None:
         ({"expires": NOW - timedelta(days=1)}, "policy.expiry"),
         ({"mode": "nonsense"}, "policy.invalid"),
     ],
-    ids=str,
+    ids=["mode", "enforce", "protocols", "no-bank", "no-coordinator", "expires", "nonsense"],
 )
 def test_what_the_policy_does_not_allow(made: Any, changes: dict[str, Any], code: str) -> None:
     made.change_policy("bank", **changes)
