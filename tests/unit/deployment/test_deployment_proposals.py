@@ -123,7 +123,7 @@ def test_garbage(made: Any, raw: bytes) -> None:
         ({"missing": ["customs"]}, "proposal.continues"),
         ({"missing": ["x"] * 65, "continues": "cd" * 16}, "wire.malformed"),
     ],
-    ids=str,
+    ids=[f"case-{number}" for number in range(18)],
 )
 def test_content_that_no_proposal_has(made: Any, changes: dict[str, Any], code: str) -> None:
     assert_refused(made, BANK, forged(made, **changes), code)
