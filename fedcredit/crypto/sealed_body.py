@@ -4,7 +4,8 @@ Guarantees: see `fedcredit.crypto.sealed`; here: chunks stand in their place of 
 nonce, length in the associated data), and where several recipients hold the key, the digest in each sealed head keeps
 them from passing off another body to each other.
 Not covered: what a head has to protect, namely the opening.
-Parameters: ChaCha20-Poly1305 under a fresh 32-byte key of the operating system; chunks of 2^20 sealed bytes; SHA-256.
+Parameters: ChaCha20-Poly1305 under a fresh 32-byte key of the operating system; chunks of at most 2^20 sealed bytes, of
+a size that follows from the body's; SHA-256.
 Source: RFC 8439; Hoang, Reyhanitabar, Rogaway, Vizar, CRYPTO 2015 (STREAM); Dodis, Grubbs, Ristenpart, Woodage, CRYPTO
 2018 (a key that several hold commits to nothing).
 """
@@ -22,12 +23,14 @@ from fedcredit.types import PartyId
 
 __all__ = [
     "KEY_BYTES",
+    "LEAST_CHUNK",
     "OPENING_BYTES",
     "PLAIN_CHUNK",
     "SEALED_CHUNK",
     "TAG_BYTES",
     "BodyOpener",
     "SealedBody",
+    "chunk_bytes",
     "chunks_of",
 ]
 
@@ -42,6 +45,13 @@ SEALED_CHUNK = 1 << 20
 
 PLAIN_CHUNK = SEALED_CHUNK - TAG_BYTES
 """Most bytes of a body in one chunk."""
+
+LEAST_CHUNK = 1 << 16
+"""Bytes below which a body is not cut."""
+
+_PIECES = 8
+"""Chunks a body is cut into while they stay between the least and the most. Who forwards a chunk has to have all of it:
+a body of one chunk takes its time on two lines one after the other, one of eight an eighth more than on one."""
 
 OPENING_BYTES = KEY_BYTES + 8 + 32
 """What stands before a head: key of the body, its length, its digest (zeros where one recipient alone has the key)."""
@@ -68,6 +78,7 @@ class SealedBody:
             raise BoundError("sealed.size", f"a body of {len(body)} bytes, at most {_MOST_BODY} can be sealed")
         key = os.urandom(KEY_BYTES)
         self.size = len(body)
+        self.chunk_bytes = chunk_bytes(self.size)
         self.chunks = chunks_of(self.size)
         digest = hashlib.sha256(body).digest() if shared else _NO_DIGEST
         self.opening = key + self.size.to_bytes(8, "big") + digest
@@ -82,7 +93,7 @@ class SealedBody:
         """Sealed bytes of one chunk; the same bytes whenever they are asked for again."""
         sealed = self._sealed[index]
         if sealed is None:
-            plain = self._body[index * PLAIN_CHUNK : (index + 1) * PLAIN_CHUNK]
+            plain = self._body[index * self.chunk_bytes : (index + 1) * self.chunk_bytes]
             sealed = self._cipher.encrypt(index.to_bytes(_NONCE_BYTES, "big"), plain, _place(self.size))
             self._sealed[index] = sealed
             if index == self.chunks - 1 and None not in self._sealed:
@@ -117,6 +128,7 @@ class BodyOpener:
                 culprit=sender,
             )
         self.size = size
+        self.chunk_bytes = chunk_bytes(size)
         self.chunks = chunks_of(size)
         self._sender = sender
         self._cipher = ChaCha20Poly1305(opening[:KEY_BYTES])
@@ -173,7 +185,7 @@ class BodyOpener:
                 f"a chunk that claims to be number {index} of a body of {self._sender} is not",
                 culprit=self._sender,
             ) from None
-        if len(plain) != min(PLAIN_CHUNK, self.size - index * PLAIN_CHUNK):
+        if len(plain) != min(self.chunk_bytes, self.size - index * self.chunk_bytes):
             raise PeerError(
                 "sealed.order",
                 f"{self._sender} sent a chunk of {len(plain)} bytes out of its place",
@@ -182,9 +194,14 @@ class BodyOpener:
         return plain
 
 
+def chunk_bytes(size: int) -> int:
+    """Bytes of each chunk but the last of a body of this many bytes."""
+    return min(max(-(-size // _PIECES), LEAST_CHUNK), PLAIN_CHUNK)
+
+
 def chunks_of(size: int) -> int:
     """Number of chunks of a body of this many bytes."""
-    return -(-size // PLAIN_CHUNK)
+    return -(-size // chunk_bytes(size))
 
 
 def _place(size: int) -> bytes:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from fedcredit.crypto.sealed import LinkKeys, Sealer
-from fedcredit.crypto.sealed_body import OPENING_BYTES, PLAIN_CHUNK, TAG_BYTES, SealedBody
+from fedcredit.crypto.sealed_body import LEAST_CHUNK, OPENING_BYTES, TAG_BYTES, SealedBody
 from fedcredit.errors import BoundError, PeerError, SpecError
 from fedcredit.runtime.exchange_frames import Chunk, Head, Receipt, Target, encode_frame
 from fedcredit.runtime.exchange_limits import HEAD_BYTES, LinkLimits
@@ -26,7 +26,7 @@ __all__ = ["MOST_HEAD", "Outbox"]
 MOST_HEAD = HEAD_BYTES - OPENING_BYTES - TAG_BYTES
 """Most bytes of a head before it is sealed."""
 
-_INLINE_ALONE = 256 * 1024
+_INLINE_ALONE = LEAST_CHUNK
 """A body for one recipient up to this size travels in the frame of its head."""
 
 _INLINE_SHARED = 1024
@@ -283,4 +283,4 @@ def _cost(link: _Link, item: _Item) -> int:
     body = item.load.body
     if link.index < 0:
         return len(item.sealed) + (body.size + TAG_BYTES if item.load.inline else 0)
-    return min(PLAIN_CHUNK, body.size - link.index * PLAIN_CHUNK) + TAG_BYTES
+    return min(body.chunk_bytes, body.size - link.index * body.chunk_bytes) + TAG_BYTES

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fedcredit.crypto.sealed_body import PLAIN_CHUNK
+from fedcredit.crypto.sealed_body import chunk_bytes
 from fedcredit.errors import SpecError
 from fedcredit.types import COORDINATOR, PartyId
 
@@ -104,10 +104,10 @@ class NetworkModel:
 
     Every party has one line, to the exchange beside the coordinator; the coordinator itself has none. A message takes
     its place on its sender's uplink, half the latency to the exchange, its place on the recipient's downlink, and the
-    other half. The body of a broadcast is uploaded once and goes down to each recipient. What is larger than one frame
-    travels in pieces of 2^20 bytes, which the exchange passes on each when it is whole: so a message of one piece takes
-    its time on both lines one after the other, and the pieces of a large one overlap. Nobody sleeps, and computing
-    takes no virtual time.
+    other half. The body of a broadcast is uploaded once and goes down to each recipient. A body travels in pieces
+    (`fedcredit.crypto.sealed_body.chunk_bytes`), each of which the exchange passes on when it has all of it: so a small
+    message takes its time on both lines one after the other, and the pieces of a larger one overlap. Nobody sleeps, and
+    computing takes no virtual time.
 
     Lines carry more than envelopes: headers of Ethernet, IP, TCP and TLS (a share of all bytes) and what sealing,
     framing and acknowledging adds to each message on each line. TCP itself is taken to fill the line, with windows that
@@ -186,5 +186,6 @@ class NetworkModel:
 
 def _pieces(size: int) -> list[int]:
     """Bytes of the pieces that a body travels in."""
-    whole, rest = divmod(size, PLAIN_CHUNK)
-    return [PLAIN_CHUNK] * whole + ([rest] if rest else [])
+    piece = chunk_bytes(size)
+    whole, rest = divmod(size, piece)
+    return [piece] * whole + ([rest] if rest else [])

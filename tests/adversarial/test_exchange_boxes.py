@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.crypto.sealed_body import PLAIN_CHUNK
+from fedcredit.crypto.sealed_body import LEAST_CHUNK
 from fedcredit.errors import PeerError
 from fedcredit.runtime.exchange_frames import Chunk, Head, Target, read_from_exchange
 from fedcredit.runtime.exchange_inbox import Inbox
@@ -21,7 +21,7 @@ from fedcredit.types import PartyId, RunId
 
 BANK, TAX, CUSTOMS = (PartyId(name) for name in ("bank", "tax", "customs"))
 PARTIES = (BANK, TAX, CUSTOMS)
-BODY = os.urandom(2 * PLAIN_CHUNK + 10)
+BODY = os.urandom(2 * LEAST_CHUNK + 10)
 
 
 class Middle:
@@ -166,12 +166,12 @@ def test_a_replay_that_was_changed_is_refused() -> None:
 
 def test_replays_are_limited_by_the_window_too() -> None:
     middle = Middle(LinkLimits(link_window=2 * FRAME_BYTES))
-    middle.outbox.put([Parcel(TAX, b"")], bytes(200_000))
+    middle.outbox.put([Parcel(TAX, b"")], bytes(60_000))
     frames = middle.heads()
     for frame, raw in frames:
         middle.give(frame, raw)
     with pytest.raises(PeerError, match=r"exchange\.window"):
-        middle.give_all(frames[-1:] * 20)
+        middle.give_all(frames[-1:] * 60)
 
 
 def test_a_payload_held_back() -> None:
@@ -223,10 +223,10 @@ def test_a_sender_that_ignores_its_credit() -> None:
     middle = Middle(LinkLimits(link_window=2 * FRAME_BYTES))
     for link in middle.outbox._links.values():
         link.credit = 1 << 40
-    middle.outbox.put([Parcel(TAX, b"")], bytes(200_000))
-    for _ in range(20):
+    middle.outbox.put([Parcel(TAX, b"")], bytes(60_000))
+    for _ in range(60):
         middle.outbox._links[TAX].kept = 0
-        middle.outbox.put([Parcel(TAX, b"")], bytes(200_000))
+        middle.outbox.put([Parcel(TAX, b"")], bytes(60_000))
     frames = middle.heads()
     with pytest.raises(PeerError, match=r"exchange\.window") as caught:
         middle.give_all(frames)

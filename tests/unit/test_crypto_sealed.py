@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcredit.crypto.sealed import OPENING_BYTES, TAG_BYTES, LinkKeys, OwnKeys, PeerKeys
-from fedcredit.crypto.sealed_body import PLAIN_CHUNK, SEALED_CHUNK, BodyOpener, SealedBody, chunks_of
+from fedcredit.crypto.sealed_body import (
+    LEAST_CHUNK,
+    PLAIN_CHUNK,
+    SEALED_CHUNK,
+    BodyOpener,
+    SealedBody,
+    chunk_bytes,
+    chunks_of,
+)
 from fedcredit.errors import BoundError, PeerError, SpecError
 from fedcredit.types import PartyId, RunId
 
@@ -159,7 +167,7 @@ def test_keys_of_another_length_and_strangers_are_refused(trio: Trio) -> None:
         keys.opener(TAX, -1)
 
 
-SIZES = [0, 1, 1000, PLAIN_CHUNK - 1, PLAIN_CHUNK, PLAIN_CHUNK + 1, 2 * PLAIN_CHUNK + 5]
+SIZES = [0, 1, LEAST_CHUNK, LEAST_CHUNK + 1, PLAIN_CHUNK - 1, PLAIN_CHUNK, 8 * PLAIN_CHUNK, 8 * PLAIN_CHUNK + 5]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -168,7 +176,7 @@ def test_bodies_come_back(size: int, *, shared: bool) -> None:
     body = os.urandom(size)
     sealed = SealedBody(body, shared=shared)
     assert len(sealed.opening) == OPENING_BYTES
-    assert sealed.chunks == chunks_of(size) == (size + PLAIN_CHUNK - 1) // PLAIN_CHUNK
+    assert sealed.chunks == chunks_of(size) == -(-size // chunk_bytes(size))
     opener = BodyOpener(sealed.opening, BANK, MOST)
     chunks = [sealed.chunk(index) for index in range(sealed.chunks)]
     assert all(len(chunk) <= SEALED_CHUNK for chunk in chunks)
@@ -177,6 +185,12 @@ def test_bodies_come_back(size: int, *, shared: bool) -> None:
         assert opener.next == index
         opener.add(chunk)
     assert opener.body() == body
+
+
+def test_a_body_is_cut_into_eighths_between_two_bounds() -> None:
+    assert [chunks_of(size) for size in (0, 1, LEAST_CHUNK, LEAST_CHUNK + 1, 4 * LEAST_CHUNK)] == [0, 1, 1, 2, 4]
+    assert [chunks_of(size) for size in (8 * LEAST_CHUNK, 1_000_000, 8 * PLAIN_CHUNK)] == [8, 8, 8]
+    assert chunks_of(80 * PLAIN_CHUNK) == 80
 
 
 def test_two_bodies_never_share_a_key() -> None:
@@ -195,7 +209,7 @@ def test_a_body_that_changes_after_it_was_given_does_not_matter() -> None:
 
 
 def test_chunks_out_of_place_missing_or_changed_are_refused() -> None:
-    sealed = SealedBody(os.urandom(2 * PLAIN_CHUNK + 9), shared=False)
+    sealed = SealedBody(os.urandom(2 * LEAST_CHUNK + 9), shared=False)
     opener = BodyOpener(sealed.opening, BANK, MOST)
     with pytest.raises(PeerError, match=r"sealed\.forged"):
         opener.add(sealed.chunk(1))

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.crypto.sealed_body import PLAIN_CHUNK
+from fedcredit.crypto.sealed_body import LEAST_CHUNK
 from fedcredit.errors import BoundError, PeerError, SpecError
 from fedcredit.runtime.exchange_frames import Chunk, FromExchange, Head, Receipt, read_from_exchange
 from fedcredit.runtime.exchange_inbox import Inbox
@@ -122,7 +122,7 @@ def test_a_small_body_travels_with_its_head_and_a_large_one_in_chunks() -> None:
     table.connect()
     table.flow()
     outbox = table.out[BANK]
-    for size, count in ((0, 1), (256 * 1024, 1), (256 * 1024 + 1, 2), (PLAIN_CHUNK + 1, 3)):
+    for size, count in ((0, 1), (LEAST_CHUNK, 1), (LEAST_CHUNK + 1, 3), (8 * LEAST_CHUNK, 9)):
         outbox.put([Parcel(TAX, b"h")], bytes(size))
         frames = table.frames(BANK)
         assert len(frames) == count
@@ -137,7 +137,7 @@ def test_resume_goes_on_in_the_middle_of_a_body() -> None:
     table = Table()
     table.connect()
     table.flow()
-    body = os.urandom(3 * PLAIN_CHUNK + 5)
+    body = os.urandom(3 * LEAST_CHUNK + 5)
     table.out[BANK].put([Parcel(TAX, b"a")], body)
     table.out[BANK].put([Parcel(TAX, b"b")], b"next")
     sent = table.frames(BANK)
@@ -168,7 +168,7 @@ def test_the_same_bytes_go_out_again() -> None:
 
 def test_one_upload_serves_all_and_one_behind_catches_up_alone() -> None:
     table = Table()
-    body = os.urandom(4 * PLAIN_CHUNK)
+    body = os.urandom(4 * LEAST_CHUNK)
     table.connect((BANK, TAX))
     table.flow()
     table.out[BANK].put([Parcel(TAX, b""), Parcel(CUSTOMS, b"")], body)
@@ -206,11 +206,11 @@ def test_credit_ends_and_comes_back_when_the_role_takes() -> None:
 def test_reconnecting_gives_no_room_that_is_not_there() -> None:
     table = Table(LinkLimits(link_window=LEAST))
     table.connect()
-    for _ in range(40):
+    for _ in range(120):
         table.out[BANK].offline()
         table.connect()
         if table.out[BANK].room([TAX]):
-            table.out[BANK].put([Parcel(TAX, b"")], bytes(200_000))
+            table.out[BANK].put([Parcel(TAX, b"")], bytes(60_000))
         table.flow()
     assert table.inn[TAX]._sources[BANK].held <= LEAST
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedcredit.crypto.sealed_body import PLAIN_CHUNK
+from fedcredit.crypto.sealed_body import LEAST_CHUNK, PLAIN_CHUNK
 from fedcredit.errors import SpecError, TransportError
 from fedcredit.runtime.exchange_client import ExchangeLink, Parcel, PeerRestarted
 from fedcredit.runtime.exchange_limits import LinkLimits
@@ -33,7 +33,7 @@ async def told(link: ExchangeLink, true: Callable[[], bool]) -> None:
 
 
 def test_payloads_arrive_in_order_and_unchanged(world: World, run: Run) -> None:
-    sizes = [0, 1, 100, 1024, 1025, 256 * 1024, 256 * 1024 + 1, PLAIN_CHUNK, PLAIN_CHUNK + 1, 3 * PLAIN_CHUNK, 7]
+    sizes = [0, 1, 1024, 1025, LEAST_CHUNK, LEAST_CHUNK + 1, PLAIN_CHUNK, PLAIN_CHUNK + 1, 9 * PLAIN_CHUNK, 7]
     bodies = [os.urandom(size) for size in sizes]
 
     async def test() -> None:
