@@ -77,8 +77,8 @@ class LocalSettings:
         audit_dir: Where the audit logs go; None keeps them in memory. Unfinished logs of the run are continued.
         headroom_dir: Where answers of the ledgers are kept for a run that is resumed; None keeps them in memory.
         timeout_s: Longest idle wait for a message, in seconds.
-        bandwidth_mbps: Modelled uplink of each party; 0 = not modelled.
-        latency_ms: Modelled latency; 0 = none.
+        bandwidth_mbps: Modelled line of each party, each way; 0 = not modelled.
+        latency_ms: Modelled latency between two parties; 0 = none.
         clock: Tells the time for policy and audit.
         progress: Called with (party, stage) at each change of stage.
         tamper: For tests only.

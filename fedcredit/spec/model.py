@@ -283,8 +283,8 @@ class NetworkSection(Section):
     """``[network]``: time-out, and a modelled network in simulation.
 
     Attributes:
-        bandwidth_mbps: Modelled megabits a second and link; 0 = not modelled.
-        latency_ms: Modelled one-way delay in milliseconds; 0 = not modelled.
+        bandwidth_mbps: Modelled megabits a second of each party's line to the exchange, each way; 0 = not modelled.
+        latency_ms: Modelled milliseconds one way between two parties, through the exchange; 0 = not modelled.
         timeout_s: Seconds to wait for a peer before it is named as gone, > 0.
     """
 
