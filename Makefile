@@ -9,7 +9,7 @@ EXTRAS := demo,dev,deploy,neural,postgres
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo consortium test slow images sbom check bench clean
+.PHONY: help setup demo consortium test slow images wan sbom check bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -38,10 +38,13 @@ test: $(STAMP)  ## the newcomer's test suite
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 slow: $(STAMP)  ## the slower tests; on real data sets where FEDCREDIT_DATA is set
-	$(BIN)/python -m pytest -m "slow and not images"
+	$(BIN)/python -m pytest -m "slow and not images and not wan"
 
 images: $(STAMP)  ## builds both images, runs a consortium of containers, lints files and chart
 	$(BIN)/python -m pytest -m images
+
+wan: $(STAMP)  ## seconds over long-distance lines against the model; needs root and a quiet machine
+	$(BIN)/python -m pytest -m wan
 
 sbom: | $(BIN)/python  ## bill of materials of a node, in build/sbom
 	$(PYTHON) -m venv build/sbom/tools

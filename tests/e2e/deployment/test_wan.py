@@ -51,6 +51,7 @@ def found(request: Any) -> Iterator[tuple[str, wan.Wan]]:
         yield request.param, made
 
 
+@pytest.mark.wan
 @pytest.mark.parametrize("lines", list(wan.CELLS))
 def test_the_network_takes_what_the_model_says(found: tuple[str, wan.Wan], lines: str) -> None:
     name, over = found
