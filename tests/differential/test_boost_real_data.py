@@ -18,10 +18,10 @@ SETS = sorted(path.stem.removesuffix("_boost") for path in CONFIGS.glob("*_boost
 NEAR = 0.002
 """AUC that quantisation, its draws, and ties may move against the library on the same bins."""
 
-LEAST = {"taiwan": 0.765, "sba": 0.750, "taiwan_peers": 0.765, "polish": 0.93, "german": 0.78}
+LEAST = {"taiwan": 0.765, "sba": 0.750, "taiwan_peers": 0.765, "polish": 0.93, "german": 0.78, "credit_data": 0.83}
 """AUC that each set must reach."""
 
-GAIN = {"taiwan": 0.04, "sba": 0.025, "taiwan_peers": 0.008, "polish": 0.03, "german": 0.01}
+GAIN = {"taiwan": 0.04, "sba": 0.025, "taiwan_peers": 0.008, "polish": 0.03, "german": 0.01, "credit_data": 0.15}
 """AUC that the holders' columns bring at least."""
 
 PRICE = 0.003
