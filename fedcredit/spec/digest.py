@@ -12,17 +12,24 @@ __all__ = ["canonical_json", "spec_digest"]
 
 _FORMAT = 1  # raise when the canonical form changes, so that old and new digests never meet
 
-_LATER = (("run", "on_missing", "stop"),)
+_LATER = (
+    ("run", "on_missing", "stop"),
+    ("align", "rows", "auto"),
+    ("align", "ids", "text"),
+    ("align", "registry", False),
+    ("align", "decoys", 1.0),
+    ("align", "min_overlap", 100),
+)
 """Keys that came after format 1, with the value that says what specs without them said: they keep their digests."""
 
 
 def canonical_json(spec: RunSpec) -> bytes:
     """Canonical form of a spec: sorted keys, every default written, ASCII, shortest round-trip floats.
 
-    Left out are the places of records: ``source`` and ``query`` of each party, ``privacy.ledger_dir``, and the path
-    of ``split.test_ids`` (whether it is given stays in). They are each party's private affair, differ from machine to
-    machine, and may name hosts; parties agree on *what* is computed, and each holder's own ledger and audit name
-    the content it was computed on by a digest of the records themselves.
+    Left out are the places of records: ``source`` and ``query`` of each party, ``privacy.ledger_dir``, and the paths
+    of catalogues, ``split.test_ids`` and ``align.registry`` (whether they are given stays in). They are each party's
+    private affair, differ from machine to machine, and may name hosts; parties agree on *what* is computed, and each
+    holder's own ledger and audit name the content it was computed on by a digest of the records themselves.
 
     Source: the idea of RFC 8785 (JSON canonicalisation); all numbers here are Python ints or finite floats, whose
     ``repr`` is the same on every platform.
@@ -30,8 +37,13 @@ def canonical_json(spec: RunSpec) -> bytes:
     content: dict[str, Any] = spec.model_dump(mode="json")
     for party in content["party"]:
         del party["source"], party["query"]
+        party["catalog"] = party["catalog"] is not None
+        for key, absent in (("catalog", False), ("as_of", None)):
+            if party[key] == absent:
+                del party[key]
     del content["privacy"]["ledger_dir"]
     content["split"]["test_ids"] = spec.split.test_ids is not None
+    content["align"]["registry"] = spec.align.registry is not None
     for section, key, default in _LATER:
         if content[section][key] == default:
             del content[section][key]

@@ -119,9 +119,35 @@ class SplitSection(Section):
 
 
 class AlignSection(Section):
-    """``[align]``: how the parties find the rows they share; ``plain`` is for simulation only."""
+    """``[align]``: which rows a run is about, and how the parties find them.
+
+    Attributes:
+        mode: ``registry`` (every party indexes one public register, membership stays hidden), ``blind`` (private set
+            intersection), or ``plain`` (ids in the open, simulation only).
+        rows: ``common`` = rows that every party has; ``label_holder`` = all rows of the label holder, missing where
+            another party does not know them; ``auto`` = ``label_holder`` under ``registry``, else ``common``.
+        ids: ``uscc`` = Unified Social Credit Codes, spelling repaired and check character verified; ``text`` = as is.
+        registry: File of public ids, one column; the common order of ``registry``, the source of decoys of ``blind``.
+        decoys: Rows of no customer for each row of a customer (``blind``); 0 = none, which shows who is a customer.
+        min_overlap: Least number of common rows of customers (``blind``).
+    """
 
     mode: Literal["plain", "blind", "registry"] = "blind"
+    rows: Literal["auto", "common", "label_holder"] = "auto"
+    ids: Literal["text", "uscc"] = "text"
+    registry: Text | None = None
+    decoys: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] = 1.0
+    min_overlap: Annotated[int, Field(ge=1)] = 100
+
+    @property
+    def every_row(self) -> bool:
+        """Whether all rows of the label holder take part, unknown to others or not."""
+        return self.rows == "label_holder" or (self.rows == "auto" and self.mode == "registry")
+
+    @property
+    def hidden(self) -> bool:
+        """Whether rows that do not count are mixed in, and only the label holder knows which."""
+        return self.mode == "registry" or (self.mode == "blind" and self.decoys > 0)
 
 
 class PartySection(Section):
@@ -132,6 +158,8 @@ class PartySection(Section):
         role: Label holder or feature holder.
         source: Path, ``known:NAME`` or SQLAlchemy URL; ``${VARIABLES}`` are expanded when it is read.
         query: SQL text, with a URL only.
+        catalog: File that describes raw tables and the features derived from them; ``source`` is then their place.
+        as_of: Day, ``YYYY-MM-DD``, after which nothing is known to a derived feature; with ``catalog`` only.
         id: Column of the ids, or ``row_number`` if the source has none.
         label: Column of the label, 1 = defaulted; at the label holder only.
         columns: Feature columns; None = every other column of the source.
@@ -144,6 +172,8 @@ class PartySection(Section):
     role: Annotated[Literal[Role.LABEL_HOLDER, Role.FEATURE_HOLDER], BeforeValidator(_role)]
     source: Text
     query: Text | None = None
+    catalog: Text | None = None
+    as_of: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")] | None = None
     id: Text = "id"
     label: Text | None = None
     columns: Annotated[Columns, Field(min_length=1)] | None = None

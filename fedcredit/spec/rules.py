@@ -6,6 +6,7 @@ Each raises a ``PydanticCustomError`` of type ``fedcredit`` whose context holds 
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import re
 from collections import Counter
@@ -55,6 +56,7 @@ def check_rules(spec: RunSpec) -> None:
         _check_source(party)
     _check_shared_sources(spec.party)
     _check_split(spec)
+    _check_align(spec)
     _check_bins(spec)
     _check_boost(spec)
     if not spec.simulation:
@@ -110,7 +112,19 @@ def _check_source(party: PartySection) -> None:
     url = "://" in source
     if source == "known:":
         _refuse(f"{at}.source", 'names no known set; write "known:NAME" (`fedcredit data list` shows the names)')
-    if url and party.query is None:
+    if (party.catalog is None) != (party.as_of is None):
+        missing, given = ("as_of", "catalog") if party.as_of is None else ("catalog", "as_of")
+        _refuse(f"{at}.{missing}", f"missing while {given} is given; derived features need both")
+    if party.as_of is not None:
+        try:
+            dt.date.fromisoformat(party.as_of)
+        except ValueError:
+            _refuse(f"{at}.as_of", f'found "{party.as_of}", which is no day; write YYYY-MM-DD')
+    if party.catalog is not None and party.query is not None:
+        _refuse(f"{at}.query", "given together with catalog, which says what is read; remove one of them")
+    if party.catalog is not None and source.startswith("known:"):
+        _refuse(f"{at}.catalog", "given for a known set, which has no raw tables; remove it")
+    if url and party.query is None and party.catalog is None:
         _refuse(f"{at}.query", 'missing for a database source; add query = "select …"')
     # "${NAME}" alone may turn out to be a URL when it is expanded.
     if party.query is not None and not url and _VARIABLE.fullmatch(source) is None:
@@ -148,6 +162,19 @@ def _check_split(spec: RunSpec) -> None:
     for party in spec.party:
         if party.role is Role.LABEL_HOLDER and split.time is not None and split.time in (party.columns or ()):
             _refuse(f"party.{party.name}.columns", f'lists "{split.time}", which splits train from test; remove it')
+
+
+def _check_align(spec: RunSpec) -> None:
+    align = spec.align
+    if align.mode == "registry" and align.registry is None:
+        _refuse("align.registry", 'missing under mode = "registry"; name the file of public ids that every party has')
+    if align.mode == "registry" and align.rows == "common":
+        _refuse("align.rows", '"common" under mode = "registry", where nobody learns what is common; remove it')
+    if align.mode == "blind" and align.rows == "label_holder":
+        right = '"label_holder" under mode = "blind", which matches common rows; use mode = "registry"'
+        _refuse("align.rows", right)
+    if align.mode == "plain" and align.registry is not None:
+        _refuse("align.registry", 'given under mode = "plain", which needs none; remove it')
 
 
 def _check_bins(spec: RunSpec) -> None:

@@ -27,9 +27,12 @@ def travelling_json(spec: RunSpec, data: str) -> str:
     for party in content["party"]:
         party["source"] = f"{HOUSE_DATA}{data}"
         party.pop("query", None)
+        if "catalog" in party:
+            party["catalog"] = f"{HOUSE_DATA}{data}"
     content["privacy"].pop("ledger_dir", None)
-    if spec.split.test_ids is not None:
-        content["split"]["test_ids"] = f"{HOUSE_DATA}{data}"
+    for section, key in (("split", "test_ids"), ("align", "registry")):
+        if key in content[section]:
+            content[section][key] = f"{HOUSE_DATA}{data}"
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -51,7 +54,8 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
     names = {party.source for party in spec.party}
     (name,) = names if len(names) == 1 else ("",)
     places = any(party.query is not None for party in spec.party) or spec.privacy.ledger_dir is not None
-    places = places or spec.split.test_ids not in {None, name}
+    files = {spec.split.test_ids, spec.align.registry, *(party.catalog for party in spec.party)}
+    places = places or not files <= {None, name}
     if not name.startswith(HOUSE_DATA) or not name.removeprefix(HOUSE_DATA) or places:
         right = f'one "{HOUSE_DATA}NAME" for all parties is right'
         raise SpecError("spec.places", f"{what}: names places of records, which are each party's own affair; {right}")

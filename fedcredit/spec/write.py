@@ -26,8 +26,9 @@ def spec_toml(spec: RunSpec, *, base: Path | None = None) -> str:
     content = spec.model_dump(mode="json", exclude_none=True)
     if base is not None:
         for party in content["party"]:
-            party["source"] = absolute(party["source"], base)
-        for section, key in (("split", "test_ids"), ("privacy", "ledger_dir")):
+            for key in {"source", "catalog"} & party.keys():
+                party[key] = absolute(party[key], base)
+        for section, key in (("split", "test_ids"), ("align", "registry"), ("privacy", "ledger_dir")):
             if key in content[section]:
                 content[section][key] = absolute(content[section][key], base)
     return tomli_w.dumps(_without_empty(content))
