@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,6 +12,7 @@ from fedcredit.data.columns import to_feature, to_ids, to_label, to_time
 from fedcredit.data.formats import SUFFIXES, RawTable, read_file
 from fedcredit.data.known import KnownSet, find_known, read_known
 from fedcredit.data.places import expand
+from fedcredit.data.register import canonical_ids
 from fedcredit.data.sql import read_sql
 from fedcredit.data.table import HolderTable, table_digest
 from fedcredit.errors import DataError
@@ -53,14 +55,22 @@ def load_tables(loaded: LoadedSpec) -> dict[PartyId, HolderTable]:
     """
     cache = SourceCache()
     time = loaded.spec.split.time
+    codes = loaded.spec.align.ids == "uscc"
     return {
-        party.name: load_table(party, loaded.base, cache=cache, time=time if party.label is not None else None)
+        party.name: load_table(
+            party, loaded.base, cache=cache, time=time if party.label is not None else None, codes=codes
+        )
         for party in loaded.spec.party
     }
 
 
 def load_table(
-    party: PartySection, base: Path, *, cache: SourceCache | None = None, time: str | None = None
+    party: PartySection,
+    base: Path,
+    *,
+    cache: SourceCache | None = None,
+    time: str | None = None,
+    codes: bool = False,
 ) -> HolderTable:
     """Read and check one party's records.
 
@@ -69,6 +79,7 @@ def load_table(
         base: Folder that a relative source is relative to.
         cache: Shared between parties of one simulation.
         time: Column that splits train from test, at the label holder; it is no feature then.
+        codes: Whether ids are Unified Social Credit Codes; rows with another id are left out.
 
     Raises:
         DataError: one line that names party and column, what was found and what would be right.
@@ -78,6 +89,8 @@ def load_table(
     known = _known(party)
     if raw.frame.height == 0:
         raise DataError("data.empty", f"{place}: the source has no rows; at least one is needed")
+    if codes:
+        raw = replace(raw, frame=canonical_ids(raw.frame, _column(raw, party.id, "id", place).name, place))
     ids = _ids(party, raw, place)
     label = None
     if party.label is not None:

@@ -202,8 +202,20 @@ def _cut_points(values: Floats, rules: PrebinRules) -> tuple[float, ...]:
     return tuple(cuts)
 
 
-def _fit_numeric(name: str, values: Floats, rules: PrebinRules) -> Prebins:
-    if np.isinf(values).any():
+def _without_thin(cuts: tuple[float, ...], values: Floats, min_rows: int) -> tuple[float, ...]:
+    """The cut points that leave every bin ``min_rows`` of some sorted values: a thin bin joins the next one."""
+    upto = np.searchsorted(values, np.asarray(cuts), side="right")
+    kept: list[float] = []
+    done = 0
+    for cut, place in zip(cuts, upto.tolist(), strict=True):
+        if place - done >= min_rows and len(values) - place >= min_rows:
+            kept.append(cut)
+            done = place
+    return tuple(kept)
+
+
+def _fit_numeric(name: str, values: Floats, whole: Floats, rules: PrebinRules) -> Prebins:
+    if np.isinf(whole).any():
         raise DataError("data.column-infinite", f"column {name!r} has infinite values; leave such cells empty")
     codes = tuple(sorted(set(rules.special)))
     rows_of_code = {code: int((values == code).sum()) for code in codes}
@@ -220,8 +232,9 @@ def _fit_numeric(name: str, values: Floats, rules: PrebinRules) -> Prebins:
             f"column {name!r} has {ordinary.size} ordinary values among the fitted rows; "
             f"at least {rules.min_rows} are needed: leave the column out or declare it categorical",
         )
-    edges = _cut_points(ordinary, rules)
-    median = ordinary[(ordinary.size - 1) // 2]
+    cut = np.sort(whole[~_is_missing(whole, codes)])
+    edges = _without_thin(_cut_points(cut, rules), ordinary, rules.min_rows)
+    median = cut[(cut.size - 1) // 2]
     fallback = int(np.searchsorted(np.asarray(edges), median, side="left"))
     return Prebins(
         "numeric", edges=edges, special=special, has_missing=has_missing, as_missing=as_missing, fallback=fallback
@@ -250,8 +263,12 @@ def _fit_categorical(names: pl.Series, rules: PrebinRules) -> Prebins:
     return Prebins("categorical", categories=bins, has_missing=has_missing, fallback=fallback)
 
 
-def fit_prebins(column: pl.Series | NDArray[np.generic], fit_rows: Bools, rules: PrebinRules) -> Prebins:
+def fit_prebins(
+    column: pl.Series | NDArray[np.generic], fit_rows: Bools, rules: PrebinRules, whole: pl.Series | None = None
+) -> Prebins:
     """Group one column without looking at the label; the same rows and rules give the same grouping.
+
+    Numbers are cut at quantiles of ``whole``, so that the cut points do not follow the choice of rows.
 
     Every bin has at least ``rules.min_rows`` of the fitted rows: a special code that is rarer counts as missing,
     missing values that are rarer join the ordered bin of the median, rarer categories (and rare missing ones) join the
@@ -261,6 +278,7 @@ def fit_prebins(column: pl.Series | NDArray[np.generic], fit_rows: Bools, rules:
         column: (n,), numbers or names; null or NaN is missing.
         fit_rows: bool (n,), the rows that may be looked at (the training part).
         rules: Limits.
+        whole: The column of the whole table that ``column`` is taken from; None = the fitted rows.
 
     Raises:
         DataError: The column is constant, empty or infinite among the fitted rows, or too short for two bins.
@@ -273,7 +291,11 @@ def fit_prebins(column: pl.Series | NDArray[np.generic], fit_rows: Bools, rules:
     if seen.null_count() == len(seen):
         raise DataError("data.column-empty", f"column {name!r} has no value among the fitted rows; leave it out")
     categorical = rules.categorical or not (series.dtype.is_numeric() or series.dtype == pl.Boolean)
-    result = _fit_categorical(_as_names(seen), rules) if categorical else _fit_numeric(name, _as_numbers(seen), rules)
+    if categorical:
+        result = _fit_categorical(_as_names(seen), rules)
+    else:
+        numbers = _as_numbers(seen)
+        result = _fit_numeric(name, numbers, numbers if whole is None else _as_numbers(whole), rules)
     if result.bins < 2:
         raise DataError(
             "data.column-constant",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import SpecError
 from fedcredit.kernels.prebin import PrebinRules
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
@@ -27,21 +27,14 @@ class Holding:
         run_digest: Digest of the spec and the run's name; binds reference strings.
         table: The party's own records.
         keep: Randomness and escrow.
+        register: Ids of the public register, where the run has one and this party needs it.
     """
 
     spec: RunSpec
     run_digest: str
     table: HolderTable
     keep: KeptSecrets
-
-    def __post_init__(self) -> None:
-        """Refuses alignment modes that this version does not speak.
-
-        Raises:
-            SpecError: the mode is not ``plain``.
-        """
-        if self.spec.align.mode != "plain":
-            raise SpecError("spec.align-mode", f'align.mode: {self.spec.align.mode!r} is not available; use "plain"')
+    register: Sequence[str] | None = None
 
     @property
     def leads(self) -> bool:

@@ -16,7 +16,7 @@ from fedcredit.crypto.prg import UnsafeSeededEntropy
 from fedcredit.data.table import HolderTable
 from fedcredit.kernels.tree_model import BoostedTrees, margins, pooled_bits
 from fedcredit.kernels.trees import fit_boosted
-from fedcredit.protocol.align.index import RowIndex, locate
+from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.boost.columns import Codes, FeatureList, code_matrix, direction
 from fedcredit.protocol.boost.draws import HolderDraws, LabelDraws
@@ -127,11 +127,10 @@ def pool_columns(
         keep: Secrets as each party began with them.
     """
     leader = spec.label_holder.name
-    test_rows = np.packbits(rows[0].test).tobytes()
     own: dict[PartyId, Sequence[OwnFeature]] = {}
     seeds: dict[PartyId, bytes] = {}
     for party in [leader, *(holder.name for holder in spec.feature_holders if holder.name in tables)]:
-        index = locate(tables[party].ids.to_list(), rows[0].ids, test_rows, party)
+        index = rows[0].at(tables[party].ids.to_list(), leads=party == leader)
         own[party], seeds[party] = own_features(Holding(spec, "", tables[party], keep[party]), index)
     return PooledColumns(spec, tables, keep, *rows, own, seeds)
 

@@ -24,7 +24,7 @@ from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
-from fedcredit.spec.model import CryptoSection, NetworkSection, RunSpec
+from fedcredit.spec.model import AlignSection, CryptoSection, NetworkSection, RunSpec
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.schema import ProtocolSchema
@@ -170,9 +170,10 @@ def repeatable_draws(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
     """A party's seed for what is not secret to its auditor, so that a simulation can be repeated.
 
     It follows from everything that decides what is asked: another specification or other records get other noise, since
-    the same noise on two different sums would show their difference. How the sums are encrypted and carried decides
-    nothing.
+    the same noise on two different sums would show their difference. How rows are found, and how sums are encrypted and
+    carried, decides nothing.
     """
-    same = origin.spec.model_copy(update={"crypto": CryptoSection(), "network": NetworkSection()})
+    carried = {"align": AlignSection(), "crypto": CryptoSection(), "network": NetworkSection()}
+    same = origin.spec.model_copy(update=carried)
     bound = json.dumps(["fedcredit/simulation", spec_digest(same), party, sorted(origin.records.items())])
     return UnsafeSeededEntropy(hashlib.sha256(bound.encode()).digest())

@@ -21,6 +21,7 @@ import numpy as np
 from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_table
+from fedcredit.data.register import register_of
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
@@ -194,7 +195,8 @@ class _Node:
         escrow = FileEscrow(self._files.folder / "escrow" / f"{self._party}.jsonl")
         try:
             keep = KeptSecrets(RunSecret(self._secret), self._draws(), escrow)
-            holding = Holding(self._spec, self._checked.run_digest, self._table, keep)
+            register = register_of(self._spec, self._home.folder)
+            holding = Holding(self._spec, self._checked.run_digest, self._table, keep, register)
             checkpoints = FileCheckpoints(self._files.checkpoints / self._party)
             seat = Seat(channel, holding, checkpoints, self._clock.report)
             return await self._model.role(self._spec, seat, self._held_out)
@@ -256,7 +258,7 @@ def _own_spec(home: Home, checked: Checked) -> RunSpec:
     """The spec with this house's own places of records."""
     records = home.node.data[checked.data]
     sections = [
-        party.model_copy(update={"source": records.source, "query": records.query})
+        party.model_copy(update={"source": records.source, "query": records.query, "catalog": records.catalog})
         if party.name == home.party
         else party
         for party in checked.spec.party
@@ -264,7 +266,10 @@ def _own_spec(home: Home, checked: Checked) -> RunSpec:
     split = checked.spec.split
     if split.test_ids is not None:
         split = split.model_copy(update={"test_ids": records.test_ids})
-    return checked.spec.model_copy(update={"party": tuple(sections), "split": split})
+    align = checked.spec.align
+    if align.registry is not None:
+        align = align.model_copy(update={"registry": records.registry})
+    return checked.spec.model_copy(update={"party": tuple(sections), "split": split, "align": align})
 
 
 def _table(home: Home, checked: Checked) -> HolderTable:
@@ -274,4 +279,12 @@ def _table(home: Home, checked: Checked) -> HolderTable:
     if mine.label is not None and checked.spec.split.test_ids is not None and spec.split.test_ids is None:
         key = f"data.{checked.data}.test_ids"
         raise SpecError("proposal.test-ids", f"{key}: missing in node.toml; the run holds out ids from a file")
-    return load_table(mine, home.folder, time=spec.split.time if mine.label is not None else None)
+    if (mine.as_of is None) != (mine.catalog is None):
+        found = "missing in" if mine.catalog is None else "given in"
+        raise SpecError(
+            "proposal.catalog",
+            f"data.{checked.data}.catalog: {found} node.toml, against the run, whose columns are "
+            f"{'derived' if mine.as_of else 'not derived'}",
+        )
+    time = spec.split.time if mine.label is not None else None
+    return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc")

@@ -13,17 +13,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.prg import Entropy
+from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import FedCreditError
 from fedcredit.kernels.selection import Budget
-from fedcredit.protocol.align.index import RowIndex, locate
+from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import BinnedFeature, OwnFeature, bin_feature, count_labels
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, select_candidates
 from fedcredit.protocol.scorecard.fit import FittedScorecard, fit_scorecard
-from fedcredit.protocol.scorecard.partial import partial_totals, perturb
+from fedcredit.protocol.scorecard.partial import RowDraws, partial_totals, perturb
 from fedcredit.protocol.scorecard.plan import FitPlan, plan_fit
 from fedcredit.protocol.scorecard.roles import LabelResult, prebin_rules
 from fedcredit.spec.model import RunSpec
@@ -44,14 +44,14 @@ class Pooled:
         index: Common rows, as the label holder located them.
         bad: bool (n,).
         features: Each party's columns in bins, the label holder first.
-        replayable: Each feature holder's own seed stream, where its order of features has been drawn from it.
+        draws: Each feature holder's key of the draws for its rows' totals.
     """
 
     spec: RunSpec
     index: RowIndex
     bad: NDArray[np.bool_]
     features: Mapping[PartyId, Sequence[OwnFeature]]
-    replayable: Mapping[PartyId, Entropy]
+    draws: Mapping[PartyId, bytes]
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,13 @@ def pool(
         tables: Every party's records; the label holder's alone in its own house.
         keep: Fresh seed streams, equal to those the parties began with.
     """
-    test_rows = np.packbits(result.index.test).tobytes()
     features: dict[PartyId, Sequence[OwnFeature]] = {}
     leader = spec.label_holder.name
     for party in [leader, *(holder.name for holder in spec.feature_holders if holder.name in tables)]:
-        index = locate(tables[party].ids.to_list(), result.index.ids, test_rows, party)
+        index = result.index.at(tables[party].ids.to_list(), leads=party == leader)
         features[party] = Holding(spec, "", tables[party], keep[party]).prebinned(index, prebin_rules(spec.bin))
-    replayable = {p.name: keep[p.name].replayable for p in spec.feature_holders if p.name in tables}
-    return Pooled(spec, result.index, result.bad, features, replayable)
+    draws = {p.name: keep[p.name].replayable.take(SEED_BYTES) for p in spec.feature_holders if p.name in tables}
+    return Pooled(spec, result.index, result.bad, features, draws)
 
 
 def pooled_scorecard(pooled: Pooled, budgets: Mapping[PartyId, Budget], parties: Sequence[PartyId]) -> PooledResult:
@@ -138,6 +137,7 @@ class _PooledSums:
         empty = np.zeros((len(pooled.bad), 0), np.int64)
         self.columns = np.column_stack([empty, *columns]).astype(np.int64)
         self._kept: Sequence[int] = ()
+        self._round = 0
 
     async def products(self) -> Ints:
         """Sums of products of WOE units."""
@@ -150,7 +150,9 @@ class _PooledSums:
 
     async def totals(self, tables: Sequence[Ints]) -> Ints:
         """Totals of the training rows, with each holder's own noise and rounding."""
-        return self._total(tables, self._pooled.index.train, perturbed=True)
+        total = self._total(tables, self._pooled.index.train, perturbed=True)
+        self._round += 1
+        return total
 
     async def score(self, tables: Sequence[Ints]) -> Ints:
         """Totals of the held-out rows."""
@@ -171,8 +173,9 @@ class _PooledSums:
         for party in dict.fromkeys(feature.owner for feature in self._features):
             mine = [place for place in self._kept if self._features[place].owner == party]
             part = partial_totals([self._codes[p][rows] for p in mine], [places[p] for p in mine], len(total))
-            if perturbed and mine and party in self._pooled.replayable:
-                part = perturb(part, self._plan, self._pooled.replayable[party])
+            if perturbed and mine and party in self._pooled.draws:
+                draws = RowDraws(self._pooled.draws[party], self._pooled.index.ids).of(rows)
+                part = perturb(part, self._plan, draws, self._round)
             total += part
         return total
 

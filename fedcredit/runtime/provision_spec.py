@@ -177,7 +177,7 @@ def load_consortium(path: Path) -> ConsortiumSpec:
 
 def _absolute(data: DataSource, base: Path) -> DataSource:
     places = {}
-    for key in ("source", "test_ids"):
+    for key in ("source", "test_ids", "catalog", "registry"):
         text = getattr(data, key)
         apart = text is None or "://" in text or text.startswith(("known:", "${"))
         places[key] = text if apart else str(base / text)

@@ -120,11 +120,15 @@ class DataSource(SettingsSection):
         source: Path (relative to the home), ``known:NAME`` or SQLAlchemy URL; ``${VARIABLES}`` are expanded when read.
         query: SQL text, with a URL only.
         test_ids: File of the held-out ids of this house, one a line.
+        catalog: File that describes raw tables and the features derived from them; ``source`` is then their place.
+        registry: File of public ids, for alignment by a register and for decoys.
     """
 
     source: _Text
     query: _Text | None = None
     test_ids: _Text | None = None
+    catalog: _Text | None = None
+    registry: _Text | None = None
 
 
 class MetricsSection(SettingsSection):

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from fedcredit.crypto.prg import SystemEntropy
 from fedcredit.data.load import load_tables
+from fedcredit.data.register import register_of
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import SpecError
@@ -76,6 +77,7 @@ class _Begun:
     model: ModelRun
     files: RunFiles
     tables: Mapping[PartyId, HolderTable]
+    register: Sequence[str] | None
     held_out: frozenset[str]
     secrets: Mapping[PartyId, bytes]
     identity: Identity
@@ -173,7 +175,7 @@ def _close(loaded: LoadedSpec, model: ModelRun, files: RunFiles, run: RunId, sta
 def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[bytes | None, RunId]) -> _Begun:
     """Reads the records and writes down what the run is; for one that goes on, checks that it is the same."""
     spec, (seed, run) = loaded.spec, origin
-    tables = load_tables(loaded)
+    tables, register = load_tables(loaded), register_of(spec, loaded.base)
     leader = tables[spec.label_holder.name]
     mask = held_out_rows(leader, spec.split, loaded.base)
     held_out = frozenset(one for one, test in zip(leader.ids.to_list(), mask, strict=True) if test)
@@ -184,7 +186,9 @@ def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[b
         spec_digest=spec_digest(spec),
         seeded=seed is not None,
         restarts=0,
-        data={party: table.digest for party, table in tables.items()} | {"split": digest_of(sorted(held_out))},
+        data={party: table.digest for party, table in tables.items()}
+        | {"split": digest_of(sorted(held_out))}
+        | ({} if register is None else {"register": digest_of(register)}),
         ledgers=str(houses.ledger_folder(loaded, files).resolve()) if kept else "",
         versions=versions(),
     )
@@ -200,7 +204,7 @@ def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[b
         houses.keep_run_secrets(files.secrets, secrets)
     files.text("spec.toml", spec_toml(spec, base=loaded.base))
     write_identity(files.folder, identity)
-    return _Begun(loaded, model, files, tables, held_out, secrets, identity, earlier)
+    return _Begun(loaded, model, files, tables, register, held_out, secrets, identity, earlier)
 
 
 def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntry], folder: Path) -> None:
@@ -267,7 +271,7 @@ def _seat(begun: _Begun, party: PartyId, network: LocalNetwork, clock: StageCloc
     spec, files = begun.loaded.spec, begun.files
     origin = houses.Origin.of(spec, begun.tables)
     keep = houses.keep_secrets(origin, party, begun.secrets[party], files.folder / "escrow", stack)
-    holding = Holding(spec, begun.run_digest, begun.tables[party], keep)
+    holding = Holding(spec, begun.run_digest, begun.tables[party], keep, begun.register)
     report = clock.report if party == spec.label_holder.name else _unheard
     return Seat(network.channel(party), holding, FileCheckpoints(files.checkpoints / party), report)
 

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcredit.crypto.prg import UnsafeSeededEntropy
 from fedcredit.errors import BoundError
 from fedcredit.kernels.woe import WOE_UNIT
-from fedcredit.protocol.scorecard.partial import check_table, partial_totals, perturb, total_bits
+from fedcredit.protocol.scorecard.partial import RowDraws, check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, FitPlan, column_costs, pairs, plan_fit
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.wire.disclosure import CostKind
@@ -23,6 +22,10 @@ SEED = b"\x05" * 32
 
 def plan(noise: float = 0.0, step: int = 1) -> FitPlan:
     return replace(plan_fit(ScorecardSection()), noise_units=noise, step_units=step)
+
+
+def draws(rows: int, key: bytes = SEED) -> RowDraws:
+    return RowDraws(key, [f"E{row}" for row in range(rows)])
 
 
 def test_totals_add_the_entry_of_each_row() -> None:
@@ -35,7 +38,7 @@ def test_totals_add_the_entry_of_each_row() -> None:
 @pytest.mark.parametrize(("noise", "step"), [(0.0, 100), (40.0, 1), (60.0, 100), (0.0, 7)])
 def test_perturbation_is_unbiased(noise: float, step: int) -> None:
     total = np.repeat(np.array([-333, 0, 41, 150], np.int64), 40_000)
-    found = perturb(total, plan(noise, step), UnsafeSeededEntropy(SEED))
+    found = perturb(total, plan(noise, step), draws(len(total)), 0)
     assert (found % step == 0).all()
     spread = math.sqrt(noise**2 + step**2 / 4 + 1)
     for value in np.unique(total):
@@ -46,19 +49,24 @@ def test_perturbation_is_unbiased(noise: float, step: int) -> None:
     assert error.std() == pytest.approx(math.sqrt(variance), rel=0.02, abs=0.3)
 
 
-def test_perturbation_is_repeatable_and_goes_on_from_where_it_was() -> None:
+def test_a_row_gets_the_same_draw_wherever_it_stands_and_another_in_each_round() -> None:
     total = np.arange(-500, 500, dtype=np.int64)
-    first, again = UnsafeSeededEntropy(SEED), UnsafeSeededEntropy(SEED)
-    rounds = [perturb(total, plan(30.0, 64), first) for _ in range(2)]
-    assert np.array_equal(rounds[0], perturb(total, plan(30.0, 64), again))
-    assert np.array_equal(rounds[1], perturb(total, plan(30.0, 64), again))
+    rules, every = plan(30.0, 64), draws(len(total))
+    rounds = [perturb(total, rules, every, number) for number in range(2)]
     assert not np.array_equal(rounds[0], rounds[1])
-    assert not np.array_equal(rounds[0], perturb(total, plan(30.0, 64), UnsafeSeededEntropy(b"\x06" * 32)))
+    assert np.array_equal(rounds[1], perturb(total, rules, draws(len(total)), 1))
+    some = np.random.default_rng(3).random(len(total)) < 0.3
+    assert np.array_equal(rounds[0][some], perturb(total[some], rules, every.of(some), 0))
+    backwards = RowDraws(every.key, list(reversed(every.ids)))
+    assert np.array_equal(rounds[0][::-1], perturb(total[::-1], rules, backwards, 0))
+    assert not np.array_equal(rounds[0], perturb(total, rules, draws(len(total), b"\x06" * 32), 0))
+    uniform = every.uniform(0)
+    assert abs(np.corrcoef(*uniform)[0, 1]) < 0.2
 
 
 def test_without_noise_and_rounding_nothing_changes() -> None:
     total = np.arange(-5, 5, dtype=np.int64)
-    assert np.array_equal(perturb(total, plan(), UnsafeSeededEntropy(SEED)), total)
+    assert np.array_equal(perturb(total, plan(), draws(len(total)), 0), total)
 
 
 tables = st.lists(st.lists(st.integers(-60, 60), min_size=1, max_size=4), min_size=1, max_size=3)
@@ -72,7 +80,7 @@ def test_bits_cover_every_value_a_rounded_total_can_take(tables: list[list[int]]
     rows = np.array(np.meshgrid(*[np.arange(len(table)) for table in arrays], indexing="ij")).reshape(len(arrays), -1)
     codes = [row.astype(np.int32) for row in rows]
     total = np.repeat(partial_totals(codes, arrays, rows.shape[1]), 50)
-    seen = perturb(total, plan(0.0, step), UnsafeSeededEntropy(seed.to_bytes(32, "big")))
+    seen = perturb(total, plan(0.0, step), draws(len(total), seed.to_bytes(32, "big")), 0)
     assert len(np.unique(seen)) <= 2 ** total_bits(arrays, step) * (1 + 1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Messages of alignment in mode ``plain``: ids in the open, for simulations only."""
+"""Messages of alignment: ids in the open (``plain``), a register by its digest (``registry``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedcredit.types import Role
 from fedcredit.wire.message import Message
 from fedcredit.wire.schema import Declared, ProtocolSchema
 
-__all__ = ["SCHEMA", "CommonIndex", "IdList"]
+__all__ = ["SCHEMA", "CommonIndex", "IdList", "Register"]
 
 _Id = Annotated[str, Meta(max_length=200)]
 _IDS = 1 << 28  # ten million ids of 18 characters
@@ -29,6 +29,13 @@ class CommonIndex(Message, frozen=True, kw_only=True, tag="align.index"):
     test_rows: bytes
 
 
+class Register(Message, frozen=True, kw_only=True, tag="align.register"):
+    """The public register that everyone indexes."""
+
+    digest: Annotated[bytes, Meta(min_length=32, max_length=32)]
+    rows: Annotated[int, Meta(ge=1, le=1 << 26)]
+
+
 _L, _P = frozenset({Role.LABEL_HOLDER}), frozenset({Role.FEATURE_HOLDER})
 
 SCHEMA = ProtocolSchema(
@@ -36,6 +43,7 @@ SCHEMA = ProtocolSchema(
     messages=(
         Declared(message=IdList, senders=_P, receivers=_L, max_bytes=_IDS),
         Declared(message=CommonIndex, senders=_L, receivers=_P, max_bytes=_IDS),
+        Declared(message=Register, senders=_L, receivers=_P, max_bytes=1 << 10),
     ),
 )
 """All messages of this protocol."""

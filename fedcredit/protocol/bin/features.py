@@ -95,10 +95,10 @@ def prebin(
     order: Sequence[int],
     fit: NDArray[np.bool_] | None = None,
 ) -> list[OwnFeature]:
-    """Cuts a party's columns into bins by the quantiles of all common rows, unless told otherwise.
+    """Cuts a party's columns into bins at the quantiles of its whole table.
 
-    Not of the training rows alone: which rows those are can be the label holder's choice, and bins must not follow it
-    where counts of other rows are asked too.
+    Not of the rows of the run: which rows those are is the label holder's choice, and bins must not follow it. So the
+    cut points are also the same whichever way rows were found; no bin has too few of the rows of the run.
 
     Args:
         table: The party's own records.
@@ -116,12 +116,13 @@ def prebin(
     width = len(str(len(names)))
     for rank, place in enumerate(order):
         name = names[place]
-        column = table.columns[name].gather(pl.Series(index.rows))
+        whole = table.columns[name]
+        column = index.take(whole)
         numeric = column.dtype != pl.String
         special = tuple(float(code) for code in party.special.get(name, ()))
         cut = replace(rules, special=special if numeric else (), categorical=not numeric)
         try:
-            prebins = fit_prebins(column, np.ones(len(column), np.bool_) if fit is None else fit, cut)
+            prebins = fit_prebins(column, np.ones(len(column), np.bool_) if fit is None else fit, cut, whole)
             codes = prebins.apply(column).astype(np.int32)
         except DataError:
             prebins, codes = Prebins(kind="numeric"), np.zeros(len(column), np.int32)

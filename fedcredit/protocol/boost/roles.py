@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.errors import DataError
 from fedcredit.kernels.prebin import PrebinRules
-from fedcredit.protocol.align.feature_holder import align_plain as align_holder
 from fedcredit.protocol.align.index import RowIndex
-from fedcredit.protocol.align.label_holder import align_plain as align_leader
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
+from fedcredit.protocol.align.roles import hold_alignment, lead_alignment, relay_alignment
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.boost.draws import HolderDraws, LabelDraws
 from fedcredit.protocol.boost.feature_holder import HolderInputs, HolderTrees, hold_trees
@@ -76,10 +75,10 @@ async def lead(
     spec, keep = holding.spec, holding.keep
     holders = [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
-    index = await align_leader(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
+    index = await lead_alignment(channel, holding, held_out)
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
-    bad = holding.table.label[index.rows] == 1
+    bad = index.bad(holding.table.label)
     own, seed = own_features(holding, index)
     inputs = LabelInputs(own, bad, index, holders, plan_boost(spec), LabelDraws(seed), keep, checkpoints, report)
     return BoostResult(index, tuple(own), bad, await lead_trees(channel, session, inputs))
@@ -90,7 +89,7 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     spec, keep = holding.spec, holding.keep
     leader = spec.label_holder.name
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
-    index = await align_holder(channel, leader, holding.table.ids.to_list())
+    index = await hold_alignment(channel, holding)
     own, seed = own_features(holding, index)
     inputs = HolderInputs(
         leader, own, index, holding.table.digest, plan_boost(spec), HolderDraws(seed), keep, checkpoints
@@ -99,8 +98,8 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
 
 
 async def coordinate(channel: Channel, spec: RunSpec) -> None:
-    """The coordinator's role: nothing is added up between holders, so it relays and is not spoken to."""
-    del spec
+    """The coordinator's role: nothing is added up between holders, so after the alignment it only relays."""
+    await relay_alignment(channel, spec)
     channel.stage("boost")
 
 

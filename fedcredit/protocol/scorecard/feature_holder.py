@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.masks import MaskKey, MaskRoster
+from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.crypto.totals import encrypt_partial, modulus_bits
 from fedcredit.errors import BoundError, PeerError
 from fedcredit.kernels.woe import WOE_LIMIT_UNITS
@@ -35,7 +36,7 @@ from fedcredit.protocol.scorecard.messages import (
     Selection,
     TotalsKey,
 )
-from fedcredit.protocol.scorecard.partial import check_table, partial_totals, perturb, total_bits
+from fedcredit.protocol.scorecard.partial import RowDraws, check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, TOTAL_BOUND, FitPlan, column_costs, pairs
 from fedcredit.protocol.scorecard.saved import SavedPartials
 from fedcredit.types import COORDINATOR, PartyId
@@ -219,6 +220,7 @@ class _Totals:
         self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
         self._mask = MaskKey(inputs.keep.secret.entropy("scorecard/mask-key", session.run_digest.encode()))
         self._saved = SavedPartials(inputs.checkpoints, session.run_digest)
+        self._draws = RowDraws(inputs.keep.replayable.take(SEED_BYTES), inputs.index.ids)
         self._number = 0
         self._bits = 0.0
 
@@ -250,7 +252,7 @@ class _Totals:
         plan = self._inputs.plan
         total = partial_totals([one.codes[rows] for one in self._kept], tables, int(rows.sum()))
         if part == "train" and self._kept:
-            total = perturb(total, plan, self._inputs.keep.replayable)
+            total = perturb(total, plan, self._draws.of(rows), self._number)
         # The masks follow from keys alone: one that hides two totals would show their difference.
         self._inputs.keep.escrow.bind("partial", f"{part}/{self._number}", content_digest(total).hex())
         roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys) if len(keys) > 1 else None

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from fedcredit.crypto.prg import Entropy
 from fedcredit.errors import BoundError, PeerError
 from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.bin.features import BinnedFeature
 from fedcredit.protocol.scorecard.plan import MAX_COEFFICIENT, FitPlan
 
-__all__ = ["check_table", "check_totals", "partial_totals", "perturb", "total_bits"]
+__all__ = ["RowDraws", "check_table", "check_totals", "partial_totals", "perturb", "total_bits"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 _DEVIATIONS = 10.0  # an honest sum is that far off once in 10^23; ndtri of a double's fraction stays within 8.3
 _FRACTION_BITS = 53  # a uniform double; the tail it cannot reach has probability 2^-53
@@ -31,21 +34,61 @@ def partial_totals(codes: Sequence[NDArray[np.int32]], tables: Sequence[Ints], r
     return total
 
 
-def perturb(total: Ints, plan: FitPlan, replayable: Entropy) -> Ints:
+@dataclass(frozen=True)
+class RowDraws:
+    """A holder's draws for the totals of a run: each row's follow from its id, whatever other rows there are.
+
+    Two rounds get other draws; the same row in the same round always the same, so that an auditor can repeat them, and
+    asking in another order or among other rows averages nothing out.
+
+    Args:
+        key: 32 bytes, of the holder's own seed, escrowed.
+        ids: The rows.
+    """
+
+    key: bytes
+    ids: Sequence[str]
+
+    def of(self, rows: NDArray[np.bool_]) -> RowDraws:
+        """The draws of some rows; bool (n,)."""
+        return RowDraws(self.key, list(compress(self.ids, rows.tolist())))
+
+    def uniform(self, number: int) -> tuple[Floats, Floats]:
+        """Two uniform numbers in (0, 1) for each row in one round; float64 (rows,) each.
+
+        Source: RFC 7693 (BLAKE2b), keyed.
+        """
+        keyed = hashlib.blake2b(digest_size=16, key=self.key, person=b"totals" + number.to_bytes(4, "little"))
+
+        def words(one: str) -> bytes:
+            hasher = keyed.copy()
+            hasher.update(one.encode())
+            return hasher.digest()
+
+        drawn = np.frombuffer(b"".join(map(words, self.ids)), dtype="<u8").reshape(-1, 2) >> np.uint64(
+            64 - _FRACTION_BITS
+        )
+        numbers = (drawn.astype(np.float64) + 0.5) / float(1 << _FRACTION_BITS)
+        return numbers[:, 0], numbers[:, 1]
+
+
+def perturb(total: Ints, plan: FitPlan, draws: RowDraws, number: int) -> Ints:
     """Noise and random rounding of a fit's totals, as the plan says; unbiased.
 
     Args:
         total: int64 (rows,), exact.
         plan: Noise and step in units.
-        replayable: A holder's own seed, escrowed: an auditor can repeat it.
+        draws: Of the same rows.
+        number: Number of the round.
     """
     values = total.astype(np.float64)
+    for_noise, for_rounding = draws.uniform(number)
     if plan.noise_units > 0:
-        values += plan.noise_units * ndtri(_uniform(replayable, len(total)))
+        values += plan.noise_units * ndtri(for_noise)
     if plan.step_units > 1:
         steps = values / plan.step_units
         floor = np.floor(steps)
-        return ((floor + (_uniform(replayable, len(total)) < steps - floor)) * plan.step_units).astype(np.int64)
+        return ((floor + (for_rounding < steps - floor)) * plan.step_units).astype(np.int64)
     return np.rint(values).astype(np.int64)
 
 
@@ -113,8 +156,3 @@ def total_bits(tables: Sequence[Ints], step: int) -> float:
     """Bits a total can disclose about a row at most: the logarithm of how many multiples of ``step`` it can become."""
     low, high = sum(int(table.min()) for table in tables), sum(int(table.max()) for table in tables)
     return math.log2(-(-high // step) - low // step + 1)
-
-
-def _uniform(entropy: Entropy, count: int) -> NDArray[np.float64]:
-    words = np.frombuffer(entropy.take(8 * count), dtype="<u8") >> np.uint64(64 - _FRACTION_BITS)
-    return (words.astype(np.float64) + 0.5) / float(1 << _FRACTION_BITS)

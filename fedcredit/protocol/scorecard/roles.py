@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from fedcredit.errors import DataError
 from fedcredit.kernels.prebin import PrebinRules
 from fedcredit.kernels.selection import Budget, Dropped
-from fedcredit.protocol.align.feature_holder import align_plain as align_holder
 from fedcredit.protocol.align.index import RowIndex
-from fedcredit.protocol.align.label_holder import align_plain as align_leader
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
+from fedcredit.protocol.align.roles import hold_alignment, lead_alignment, relay_alignment
 from fedcredit.protocol.bin.feature_holder import AnswerInputs, answer_bins
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
@@ -91,10 +90,10 @@ async def lead(
     spec, keep = holding.spec, holding.keep
     holders = [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
-    index = await align_leader(channel, holders, holding.table.ids.to_list(), held_out, spec.split.seed)
+    index = await lead_alignment(channel, holding, held_out)
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
-    bad = holding.table.label[index.rows] == 1
+    bad = index.bad(holding.table.label)
     goods, bads = check_classes(bad, index, spec.bin)
     own = holding.prebinned(index, prebin_rules(spec.bin))
     binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep))
@@ -118,7 +117,7 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     spec, keep = holding.spec, holding.keep
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
-    index = await align_holder(channel, leader, holding.table.ids.to_list())
+    index = await hold_alignment(channel, holding)
     own = holding.prebinned(index, prebin_rules(spec.bin))
     answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
@@ -129,6 +128,7 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
 
 async def coordinate(channel: Channel, spec: RunSpec) -> None:
     """The coordinator's role."""
+    await relay_alignment(channel, spec)
     await add_totals(channel, spec.label_holder.name, [party.name for party in spec.feature_holders])
 
 

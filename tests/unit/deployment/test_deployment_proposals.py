@@ -233,7 +233,11 @@ def test_without_a_policy_nothing_is_approved(made: Any) -> None:
 
 
 def test_a_policy_for_trials_says_nothing_about_production(trial: Callable[..., Any]) -> None:
-    sections = {"run": {"mode": "production"}, "align": {"mode": "registry"}, "privacy": {"enforce": True}}
+    sections = {
+        "run": {"mode": "production"},
+        "align": {"mode": "registry", "registry": "all.csv"},
+        "privacy": {"enforce": True},
+    }
     made = trial(rows=200, sections=sections)
     assert_refused(made, BANK, made.proposal(), "policy.mode")
 
