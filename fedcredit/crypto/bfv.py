@@ -9,8 +9,7 @@ Guarantees: a wire message is read by this module alone (exact length, parameter
 prime) before SEAL sees it, in files this module wrote; SEAL then validates again. Anything else is a `PeerError`.
 The second half of a public key and of a fresh request is expanded from a seed, so no peer chooses it.
 
-Not covered: authenticity (signed envelopes have it; the checksum finds accidents), timing, a process that can read
-this process's memory.
+Not covered: authenticity (signed envelopes have it), timing, a process that can read this process's memory.
 
 Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Security 2022, section 3.
 """
@@ -18,8 +17,7 @@ Source: Fan and Vercauteren, ePrint 2012/144; Huang et al. (Cheetah), USENIX Sec
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +27,15 @@ from numpy.typing import NDArray
 
 from fedcredit.crypto import seal_format as fmt
 from fedcredit.crypto.bfv_header import HEADER_BYTES, open_message, seal_message
+from fedcredit.crypto.bfv_parameters import MAX_PLAIN_BITS, BfvParameters, parameters_of
+from fedcredit.crypto.bfv_refusals import refusing
 from fedcredit.crypto.scratch import make_scratch
 from fedcredit.crypto.ternary import TERNARY_BYTES, pack_ternary, ternary_residues, unpack_ternary
 from fedcredit.errors import BoundError, IntegrityError, PeerError
 
 __all__ = ["MAX_PLAIN_BITS", "Ciphertext", "KeylessContext", "PublicContext", "SecretContext", "Weights"]
 
-MAX_PLAIN_BITS = 46
-"""Largest k of a plain modulus 2^k for which decryption after the switch is proven: (N + 1)/2 < q_0 / 2^(k+1)."""
-
-_MIN_PLAIN_BITS = 2
-_FIRST, _LAST = 2, 1  # primes of a fresh ciphertext, and of one after the switch
+_LAST = 1  # primes of a ciphertext after the switch
 _HELPER_PRIME_BITS = (60, 60, 60, 60)
 _PLAIN_LEVEL = slice(16, 48)  # where a plaintext's file says what level it is of: behind the header of 16 bytes
 
@@ -62,28 +58,23 @@ class KeylessContext:
     """Parameters and arithmetic without any key: what a coordinator has.
 
     Args:
-        plain_bits: k of the plain modulus 2^k, in [2, 46]; from parameters derived locally, never from a peer.
+        plain: k of the plain modulus 2^k, in [2, 46], or whole parameters; derived locally, never from a peer.
     """
 
     HEADER_BYTES = HEADER_BYTES
 
-    def __init__(self, plain_bits: int) -> None:
-        if not _MIN_PLAIN_BITS <= plain_bits <= MAX_PLAIN_BITS:
-            raise BoundError(
-                "bfv.plain-bits",
-                f"a plain modulus of {plain_bits} bits; {_MIN_PLAIN_BITS}..{MAX_PLAIN_BITS} are proven",
-            )
-        self.plain_bits = plain_bits
-        self.plain_modulus = 1 << plain_bits
+    def __init__(self, plain: int | BfvParameters) -> None:
+        self.parameters = parameters_of(plain)
+        self.plain_modulus = self.parameters.plain_modulus
         self._scratch = make_scratch()
-        self._context = _seal_context(seal.CoeffModulus.Create(fmt.DEGREE, [60, 60, 60]), self.plain_modulus)
-        chain = tuple(int(m.value()) for m in self._context.key_context_data().parms().coeff_modulus())
-        if chain != fmt.PRIMES:
+        primes = seal.CoeffModulus.Create(fmt.DEGREE, [prime.bit_length() for prime in self.parameters.primes])
+        if tuple(int(m.value()) for m in primes) != self.parameters.primes:
             raise IntegrityError("bfv.primes", "this SEAL chooses coefficient primes other than the documented ones")
+        self._context = _seal_context(primes, self.plain_modulus)
         self._evaluator = seal.Evaluator(self._context)
         self.parameters_id = _parms_id(self._context.key_parms_id())
         self._ids = {
-            _FIRST: _parms_id(self._context.first_parms_id()),
+            len(self.parameters.data): _parms_id(self._context.first_parms_id()),
             _LAST: _parms_id(self._context.last_parms_id()),
         }
 
@@ -105,19 +96,20 @@ class KeylessContext:
         Raises:
             PeerError: malformed, or its second polynomial is zero, which would be no encryption.
         """
-        primes = fmt.PRIMES[: _LAST if switched else _FIRST]
-        residues = fmt.unpack60(body, primes, "ciphertext")
+        primes = self._primes(switched=switched)
+        residues = fmt.unpack_rows(body, primes, "ciphertext")
         if len(residues) != 2 or not bool(residues[1].any()):
             raise PeerError("bfv.ciphertext", "ciphertext: two polynomials, the second not zero, were expected")
         return self._load_ciphertext(fmt.ciphertext_file(self._ids[len(primes)], residues))
 
     def write_full(self, ciphertext: Ciphertext) -> bytes:
         """Both polynomials, packed."""
-        return fmt.pack60(self.residues(ciphertext))
+        residues = self.residues(ciphertext)
+        return fmt.pack_rows(residues, self.parameters.data[: residues.shape[1]])
 
     def full_size(self, *, switched: bool = False) -> int:
         """Bytes of `write_full`."""
-        return fmt.packed_size(2 * fmt.DEGREE * (_LAST if switched else _FIRST))
+        return 2 * fmt.rows_size(self._primes(switched=switched))
 
     def residues(self, ciphertext: Ciphertext) -> NDArray[np.uint64]:
         """Residues, uint64 (2, primes, 8192), in coefficient form unless the ciphertext is in NTT form."""
@@ -130,42 +122,46 @@ class KeylessContext:
         Raises:
             PeerError: the sum would be no encryption, which only crafted ciphertexts reach.
         """
-        with _refusing("adding ciphertexts"):
+        with refusing("adding ciphertexts"):
             self._evaluator.add_inplace(total.raw, other.raw)
 
     def switch_down(self, ciphertext: Ciphertext) -> None:
-        """Switches to the one prime left: divides the noise by 2^60 and rounds, which hides where it came from."""
-        with _refusing("switching the modulus"):
-            self._evaluator.mod_switch_to_next_inplace(ciphertext.raw)
+        """Switches to the one prime left: divides the noise by the others and rounds, which hides its origin."""
+        with refusing("switching the modulus"):
+            self._evaluator.mod_switch_to_inplace(ciphertext.raw, self._context.last_parms_id())
+
+    def _primes(self, *, switched: bool) -> tuple[int, ...]:
+        return self.parameters.data[: _LAST if switched else None]
 
     def _plaintext(self, coefficients: NDArray[np.uint64]) -> Any:
         plain = seal.Plaintext()
-        with _refusing("a plaintext"):
+        with refusing("a plaintext"):
             self._scratch.loaded(fmt.plaintext_file(coefficients), lambda path: plain.load(self._context, path))
         return plain
 
     def _load_ciphertext(self, file: bytes) -> Ciphertext:
         ciphertext = seal.Ciphertext()
-        with _refusing("a ciphertext"):
+        with refusing("a ciphertext"):
             self._scratch.loaded(file, lambda path: ciphertext.load(self._context, path))
         return Ciphertext(ciphertext)
 
     def _over_key_primes(self, file: Callable[[bytes], bytes], *, inverse: bool = False) -> NDArray[np.uint64]:
         # SEAL transforms at data levels only, and its keys live one level above: a helper context whose data primes
         # are this one's key primes expands a seed and transforms. It never holds a key as a key, only its numbers.
-        *_, extra = (int(m.value()) for m in _spare_primes())
-        helper = _seal_context([seal.Modulus(p) for p in (*fmt.PRIMES, extra)], self.plain_modulus, checked=False)
+        extra = _spare_prime(self.parameters.primes)
+        primes = self.parameters.primes
+        helper = _seal_context([seal.Modulus(p) for p in (*primes, extra)], self.plain_modulus, checked=False)
         ciphertext, evaluator = seal.Ciphertext(), seal.Evaluator(helper)
         self._scratch.loaded(file(_parms_id(helper.first_parms_id())), lambda path: ciphertext.load(helper, path))
         (evaluator.transform_from_ntt_inplace if inverse else evaluator.transform_to_ntt_inplace)(ciphertext)
-        return fmt.read_ciphertext(self._scratch.written(ciphertext.save), len(fmt.PRIMES))
+        return fmt.read_ciphertext(self._scratch.written(ciphertext.save), len(primes))
 
 
 class PublicContext(KeylessContext):
     """Parameters and a public key: what an answerer has.
 
     Args:
-        plain_bits: k of the plain modulus, from parameters derived locally.
+        plain: As `KeylessContext`.
         public: As `SecretContext.public_bytes` gives it: a key for these parameters, or the call is refused.
 
     Raises:
@@ -173,15 +169,15 @@ class PublicContext(KeylessContext):
     """
 
     KIND = b"key"
-    BODY_BYTES = fmt.packed_size(fmt.DEGREE * len(fmt.PRIMES)) + fmt.SEED_BYTES
-    SEEDED_BYTES = fmt.packed_size(fmt.DEGREE * _FIRST) + fmt.SEED_BYTES
+    BODY_BYTES = fmt.rows_size(fmt.PRIMES) + fmt.SEED_BYTES  # of a number's parameters, as `SEEDED_BYTES` is
+    SEEDED_BYTES = fmt.rows_size(fmt.PRIMES[:-1]) + fmt.SEED_BYTES
 
-    def __init__(self, plain_bits: int, public: bytes) -> None:
-        super().__init__(plain_bits)
-        body = self.open(self.KIND, public, self.BODY_BYTES)
-        first = fmt.unpack60(body[: -fmt.SEED_BYTES], fmt.PRIMES, "public key")[0]
+    def __init__(self, plain: int | BfvParameters, public: bytes) -> None:
+        super().__init__(plain)
+        body = self.open(self.KIND, public, self.parameters.key_size)
+        first = fmt.unpack_rows(body[: -fmt.SEED_BYTES], self.parameters.primes, "public key")[0]
         key = seal.PublicKey()
-        with _refusing("a public key"):
+        with refusing("a public key"):
             residues = self._over_key_primes(lambda level: fmt.seeded_file(level, first, body[-fmt.SEED_BYTES :]))
             file = fmt.public_key_file(self.parameters_id, residues)
             self._scratch.loaded(file, lambda path: key.load(self._context, path))
@@ -193,7 +189,7 @@ class PublicContext(KeylessContext):
 
         The polynomial must not be zero: a product with zero is no encryption.
         """
-        plain = self._plaintext(coefficients.astype(np.uint64) & np.uint64(self.plain_modulus - 1))
+        plain = self._plaintext((coefficients % self.plain_modulus).astype(np.uint64))
         self._evaluator.transform_to_ntt_inplace(plain, self._context.first_parms_id())
         return Weights(plain)
 
@@ -203,16 +199,17 @@ class PublicContext(KeylessContext):
         Raises:
             PeerError: malformed.
         """
-        if len(body) != self.SEEDED_BYTES:
-            raise PeerError("bfv.length", f"ciphertext: {len(body)} bytes, {self.SEEDED_BYTES} expected")
-        first = fmt.unpack60(body[: -fmt.SEED_BYTES], fmt.PRIMES[:_FIRST], "ciphertext")[0]
-        ciphertext = self._load_ciphertext(fmt.seeded_file(self._ids[_FIRST], first, body[-fmt.SEED_BYTES :]))
+        size, primes = self.parameters.seeded_size, self.parameters.data
+        if len(body) != size:
+            raise PeerError("bfv.length", f"ciphertext: {len(body)} bytes, {size} expected")
+        first = fmt.unpack_rows(body[: -fmt.SEED_BYTES], primes, "ciphertext")[0]
+        ciphertext = self._load_ciphertext(fmt.seeded_file(self._ids[len(primes)], first, body[-fmt.SEED_BYTES :]))
         self._evaluator.transform_to_ntt_inplace(ciphertext.raw)
         return ciphertext
 
     def multiply_add(self, total: Ciphertext | None, ciphertext: Ciphertext, weights: Weights) -> Ciphertext:
         """``total + ciphertext * weights``, all in NTT form; the product alone where there is no total yet."""
-        with _refusing("multiplying ciphertexts"):
+        with refusing("multiplying ciphertexts"):
             if total is None:
                 total = Ciphertext(seal.Ciphertext())
                 self._evaluator.multiply_plain(ciphertext.raw, weights.raw, total.raw)
@@ -223,7 +220,7 @@ class PublicContext(KeylessContext):
 
     def leave_ntt(self, ciphertext: Ciphertext) -> None:
         """Back to coefficient form, in which it can be masked and switched."""
-        with _refusing("transforming a ciphertext"):
+        with refusing("transforming a ciphertext"):
             self._evaluator.transform_from_ntt_inplace(ciphertext.raw)
 
     def zero(self) -> Ciphertext:
@@ -244,8 +241,18 @@ class PublicContext(KeylessContext):
 
     def add_values(self, ciphertext: Ciphertext, coefficients: NDArray[np.uint64]) -> None:
         """Adds values modulo t, uint64 (8192,), to every coefficient: masks where they are uniform."""
-        with _refusing("adding values"):
+        with refusing("adding values"):
             self._evaluator.add_plain_inplace(ciphertext.raw, self._plaintext(coefficients))
+
+    def add_noise(self, ciphertext: Ciphertext, residues: NDArray[np.uint64]) -> None:
+        """Adds a polynomial to the first one of a fresh-sized ciphertext in coefficient form: noise, not a message.
+
+        Args:
+            ciphertext: What is changed.
+            residues: uint64 (data primes, 8192), one integer a coefficient modulo each prime.
+        """
+        pair = np.stack([residues, np.zeros_like(residues)])
+        self.add(ciphertext, self._load_ciphertext(fmt.ciphertext_file(self._ids[len(residues)], pair)))
 
 
 class SecretContext(KeylessContext):
@@ -254,7 +261,7 @@ class SecretContext(KeylessContext):
     The randomness of SEAL's keys and encryptions is the operating system's and cannot be given.
 
     Args:
-        plain_bits: k of the plain modulus.
+        plain: As `KeylessContext`.
         kept: As `kept` gave it in a process before this one; None makes a fresh pair.
 
     Raises:
@@ -263,8 +270,8 @@ class SecretContext(KeylessContext):
 
     KEPT_BYTES = TERNARY_BYTES + HEADER_BYTES + PublicContext.BODY_BYTES
 
-    def __init__(self, plain_bits: int, kept: bytes | None = None) -> None:
-        super().__init__(plain_bits)
+    def __init__(self, plain: int | BfvParameters, kept: bytes | None = None) -> None:
+        super().__init__(plain)
         self._secret = seal.KeyGenerator(self._context).secret_key() if kept is None else self._read_secret(kept)
         self._encryptor = seal.Encryptor(self._context, self._secret)
         self._decryptor = seal.Decryptor(self._context, self._secret)
@@ -273,7 +280,7 @@ class SecretContext(KeylessContext):
             self._check_pair()
 
     def __repr__(self) -> str:
-        return f"SecretContext(plain_bits={self.plain_bits})"
+        return f"SecretContext(plain_bits={self.parameters.plain_bits})"
 
     def __reduce__(self) -> str:
         raise BoundError("bfv.secret", "a secret context cannot be copied or stored; its owner keeps `kept`")
@@ -283,22 +290,22 @@ class SecretContext(KeylessContext):
         return self._public
 
     def kept(self) -> bytes:
-        """The key pair, `KEPT_BYTES` long, for its owner's own disk and for no message.
+        """The key pair, `kept_size` long, for its owner's own disk and for no message.
 
         It holds the secret key in the clear: whoever keeps it does so with mode 0600 and no longer than it is needed.
         The public key is part of it because SEAL draws another one for the same secret each time.
         """
-        file = self._scratch.written(self._secret.save)
-        key = fmt.read_plaintext(file, len(fmt.PRIMES) * fmt.DEGREE).reshape(len(fmt.PRIMES), fmt.DEGREE)
+        file, primes = self._scratch.written(self._secret.save), self.parameters.primes
+        key = fmt.read_plaintext(file, len(primes) * fmt.DEGREE).reshape(len(primes), fmt.DEGREE)
         pair = np.stack([key, key])  # a file of a ciphertext in NTT form has two polynomials
         residues = self._over_key_primes(lambda level: fmt.public_key_file(level, pair), inverse=True)
-        return pack_ternary(residues[0]) + self._public
+        return pack_ternary(residues[0], primes) + self._public
 
     def encrypt_seeded(self, coefficients: NDArray[np.uint64]) -> bytes:
         """Encrypts a polynomial with the secret key; uint64 (up to 8192,), each below the plain modulus."""
         sealed = self._encryptor.encrypt_symmetric(self._plaintext(coefficients))
-        first, seed = fmt.read_seeded(self._scratch.written(sealed.save), _FIRST)
-        return fmt.pack60(first) + seed
+        first, seed = fmt.read_seeded(self._scratch.written(sealed.save), len(self.parameters.data))
+        return fmt.pack_rows(first[None], self.parameters.data) + seed
 
     def decrypt(self, ciphertext: Ciphertext) -> NDArray[np.uint64]:
         """All coefficients modulo t, uint64 (8192,)."""
@@ -333,16 +340,21 @@ class SecretContext(KeylessContext):
         residues[0, 0, places] = values
         return self._load_ciphertext(fmt.ciphertext_file(self._ids[_LAST], residues))
 
+    def kept_size(self) -> int:
+        """Bytes of `kept`."""
+        return TERNARY_BYTES + HEADER_BYTES + self.parameters.key_size
+
     def _fresh_public(self) -> bytes:
         # A public key is an encryption of zero at the key level; in this form its second half travels as a seed.
         zero = self._encryptor.encrypt_zero_symmetric(self._context.key_parms_id())
-        first, seed = fmt.read_seeded(self._scratch.written(zero.save), len(fmt.PRIMES))
-        return self.seal(PublicContext.KIND, fmt.pack60(first) + seed)
+        primes = self.parameters.primes
+        first, seed = fmt.read_seeded(self._scratch.written(zero.save), len(primes))
+        return self.seal(PublicContext.KIND, fmt.pack_rows(first[None], primes) + seed)
 
     def _read_secret(self, kept: bytes) -> Any:
-        if len(kept) != self.KEPT_BYTES:
-            raise IntegrityError("bfv.kept", f"a kept key pair of {len(kept)} bytes, {self.KEPT_BYTES} expected")
-        residues = ternary_residues(unpack_ternary(kept[:TERNARY_BYTES]))
+        if len(kept) != self.kept_size():
+            raise IntegrityError("bfv.kept", f"a kept key pair of {len(kept)} bytes, {self.kept_size()} expected")
+        residues = ternary_residues(unpack_ternary(kept[:TERNARY_BYTES]), self.parameters.primes)
         pair = np.stack([residues, residues])
         key = self._over_key_primes(lambda level: fmt.ciphertext_file(level, pair))[0]
         plain, secret = fmt.plaintext_file(key.reshape(-1)), seal.SecretKey()
@@ -352,9 +364,9 @@ class SecretContext(KeylessContext):
 
     def _check_pair(self) -> None:
         """Encrypts under the public key and decrypts: another secret's would give noise."""
-        probe = np.arange(fmt.DEGREE, dtype=np.uint64) & np.uint64(self.plain_modulus - 1)
+        probe = np.arange(fmt.DEGREE, dtype=np.uint64) % np.uint64(self.plain_modulus)
         try:
-            found = self.decrypt(PublicContext(self.plain_bits, self._public).encrypt(probe))
+            found = self.decrypt(PublicContext(self.parameters, self._public).encrypt(probe))
         except PeerError as error:
             raise IntegrityError("bfv.kept", "a kept public key is damaged", error.public) from None
         if not np.array_equal(found, probe):
@@ -362,18 +374,9 @@ class SecretContext(KeylessContext):
 
     def _decrypted(self, ciphertext: Ciphertext) -> Any:
         plain = seal.Plaintext()
-        with _refusing("decrypting"):
+        with refusing("decrypting"):
             self._decryptor.decrypt(ciphertext.raw, plain)
         return plain
-
-
-@contextmanager
-def _refusing(what: str) -> Iterator[None]:
-    # SEAL reports through std::exception alone, so every kind pybind11 maps them to is taken for a refusal.
-    try:
-        yield
-    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
-        raise PeerError("bfv.refused", f"SEAL refused {what}", str(error)) from None
 
 
 def _seal_context(primes: Any, plain_modulus: int, *, checked: bool = True) -> Any:
@@ -388,9 +391,9 @@ def _seal_context(primes: Any, plain_modulus: int, *, checked: bool = True) -> A
     return context
 
 
-def _spare_primes() -> Any:
-    used = set(fmt.PRIMES)
-    return [m for m in seal.CoeffModulus.Create(fmt.DEGREE, list(_HELPER_PRIME_BITS)) if int(m.value()) not in used]
+def _spare_prime(used: tuple[int, ...]) -> int:
+    primes = (int(m.value()) for m in seal.CoeffModulus.Create(fmt.DEGREE, list(_HELPER_PRIME_BITS)))
+    return next(prime for prime in primes if prime not in used)
 
 
 def _parms_id(words: Iterable[int]) -> bytes:

@@ -1,7 +1,7 @@
 """Pairwise masks that cancel in a sum: each party's vector alone is uniform, the sum over the roster is exact.
 
 Every two parties of a roster agree on a key by X25519, derive from it one stream for this run, round and roster, and
-one of them adds it, the other subtracts it, modulo a power of two.
+one of them adds it, the other subtracts it, modulo a power of two or any other modulus.
 
 Guarantees: a masked vector is uniform to everyone but a coalition of *all* other members of the roster; a roster that
 differs in one name or key gives unrelated masks. Duplicate, non-canonical and low-order public keys are refused.
@@ -18,7 +18,7 @@ Source: RFC 7748 (X25519, section 6.1 on the zero check); RFC 5869 (HKDF); RFC 8
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,7 @@ __all__ = ["MaskKey", "MaskRoster"]
 _KEY_BYTES = 32
 _FIELD_PRIME = (1 << 255) - 19
 _MAX_BITS = 64
+_MAX_MODULUS = 1 << 63
 _MAX_VALUES = 1 << 32
 _LABEL = b"fedcredit/masks/v1"
 
@@ -125,22 +126,51 @@ class MaskKey:
             raise BoundError(
                 "masks.size", f"{size} masks of {modulus_bits} bits; up to 2^32 of 1..64 bits are possible"
             )
+        total = np.zeros(size, dtype=np.uint64)
+        for adds, key, info in self._pairs(roster, own, b"/pair", bytes([modulus_bits])):
+            stream = np.frombuffer(_stream(key, info)(8 * size), dtype="<u8").astype(np.uint64)
+            # Low k bits of a uniform word are uniform: no bias. uint64 wraps modulo 2^64, a multiple of t.
+            total = total + stream if adds else total - stream
+        return total & np.uint64((1 << modulus_bits) - 1)
+
+    def mask_below(self, roster: MaskRoster, own: str, size: int, modulus: int) -> NDArray[np.uint64]:
+        """As `mask`, modulo any number: uniform in [0, modulus) without bias, the sum over the roster 0 modulo it.
+
+        Args:
+            roster: Who masks together; used once, by this or by `mask`.
+            own: This party's name in the roster.
+            size: Number of values.
+            modulus: In [2, 2^63].
+
+        Returns:
+            uint64 (size,), each below ``modulus``.
+
+        Raises:
+            BoundError: sizes out of range, or the roster was used before.
+            PeerError: the roster does not hold this party under this key.
+        """
+        if not (2 <= modulus <= _MAX_MODULUS and 0 <= size <= _MAX_VALUES):
+            raise BoundError("masks.size", f"{size} masks modulo {modulus}; up to 2^32 modulo 2..2^63 are possible")
+        total, t = np.zeros(size, dtype=np.uint64), np.uint64(modulus)
+        for adds, key, info in self._pairs(roster, own, b"/pair-below", modulus.to_bytes(8, "little")):
+            stream = _below(_stream(key, info), modulus, size)
+            total = (total + (stream if adds else t - stream)) % t
+        return total
+
+    def _pairs(self, roster: MaskRoster, own: str, use: bytes, modulus: bytes) -> Iterator[tuple[bool, bytes, bytes]]:
+        """For each other member: whether this party adds, the secret shared, and what the stream is for."""
         if roster.keys.get(own) != self._public:
             raise PeerError("masks.roster", f"the roster does not name {own} with this party's mask key")
         digest = roster.digest()
         if digest in self._used:
             raise BoundError("masks.reuse", f"round {roster.round} was masked before; a retry resends the same bytes")
         self._used.add(digest)
-        total = np.zeros(size, dtype=np.uint64)
         for name, key in sorted(roster.keys.items()):
             if name == own:
                 continue
             low, high = sorted((own, name))
-            info = _joined(_LABEL + b"/pair", digest, low.encode(), high.encode(), bytes([modulus_bits]))
-            stream = _stream(_agree(self._secret, key, name), info, size)
-            # The party that comes first by name adds, the other subtracts; uint64 wraps modulo 2^64, a multiple of t.
-            total = total + stream if own == low else total - stream
-        return total & np.uint64((1 << modulus_bits) - 1)
+            info = _joined(_LABEL + use, digest, low.encode(), high.encode(), modulus)
+            yield own == low, _agree(self._secret, key, name), info  # the party that comes first by name adds
 
 
 def _agree(secret: X25519PrivateKey, public: bytes, name: str) -> bytes:
@@ -150,11 +180,21 @@ def _agree(secret: X25519PrivateKey, public: bytes, name: str) -> bytes:
         raise PeerError("masks.low-order", f"mask key of {name}: a point of low order") from None
 
 
-def _stream(shared: bytes, info: bytes, size: int) -> NDArray[np.uint64]:
+def _stream(shared: bytes, info: bytes) -> Callable[[int], bytes]:
     key = HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(shared)
-    # Zero nonce: the key is derived for this one stream. Low k bits of a uniform word are uniform: no bias.
-    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(8 * size))
-    return np.frombuffer(stream, dtype="<u8").astype(np.uint64)
+    # Zero nonce: the key is derived for this one stream.
+    context = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
+    return lambda size: context.update(bytes(size))
+
+
+def _below(stream: Callable[[int], bytes], modulus: int, size: int) -> NDArray[np.uint64]:
+    """Rejects the words of as many bits as ``modulus - 1`` has that are not below it; both ends reject the same."""
+    bits = np.uint64((1 << (modulus - 1).bit_length()) - 1)
+    found = np.empty(0, dtype=np.uint64)
+    while len(found) < size:
+        words = np.frombuffer(stream(8 * (size - len(found))), dtype="<u8") & bits
+        found = np.concatenate([found, words[words < np.uint64(modulus)]])
+    return found
 
 
 def _joined(*parts: bytes) -> bytes:

@@ -25,14 +25,17 @@ __all__ = [
     "SEED_BYTES",
     "ciphertext_file",
     "pack60",
+    "pack_rows",
     "packed_size",
     "plaintext_file",
     "public_key_file",
     "read_ciphertext",
     "read_plaintext",
     "read_seeded",
+    "rows_size",
     "seeded_file",
     "unpack60",
+    "unpack_rows",
 ]
 
 DEGREE = 8192
@@ -51,6 +54,7 @@ _PLAINTEXT = struct.Struct("<32sQd")  # parms_id, coefficients, scale
 _ARRAY_PREFIX = _HEADER.size + 8
 _BLAKE2XB = b"\x01"
 _SEED_OBJECT = _HEADER.size + 1 + SEED_BYTES
+_WIDE = 60
 _LOW60 = np.uint64((1 << 60) - 1)
 
 
@@ -105,6 +109,40 @@ def unpack60(data: bytes, primes: tuple[int, ...], what: str) -> NDArray[np.uint
     return residues
 
 
+def rows_size(primes: tuple[int, ...]) -> int:
+    """Bytes of one polynomial whose residues modulo each prime are packed by `pack_rows`."""
+    return sum(_row_size(prime) for prime in primes)
+
+
+def pack_rows(residues: NDArray[np.uint64], primes: tuple[int, ...]) -> bytes:
+    """Packs polynomials, residues modulo a prime of 60 bits as `pack60` does, others in as few bytes each as hold them.
+
+    Args:
+        residues: uint64 (polynomials, len(primes), 8192), each below its prime.
+        primes: Prime of each row.
+    """
+    return b"".join(
+        pack60(row) if prime.bit_length() == _WIDE else _narrow(row, prime)
+        for polynomial in residues
+        for row, prime in zip(polynomial, primes, strict=True)
+    )
+
+
+def unpack_rows(data: bytes, primes: tuple[int, ...], what: str) -> NDArray[np.uint64]:
+    """Unpacks what `pack_rows` packed; arguments, result and errors as those of `unpack60`."""
+    step = rows_size(primes)
+    if not data or len(data) % step:
+        raise PeerError("bfv.length", f"{what}: {len(data)} bytes, a multiple of {step} expected")
+    residues = np.empty((len(data) // step, len(primes), DEGREE), dtype=np.uint64)
+    at = 0
+    for polynomial in residues:
+        for row, prime in zip(polynomial, primes, strict=True):
+            part = data[at : at + _row_size(prime)]
+            at += len(part)
+            row[:] = unpack60(part, (prime,), what) if prime.bit_length() == _WIDE else _widen(part, prime, what)
+    return residues
+
+
 def plaintext_file(coefficients: NDArray[np.uint64]) -> bytes:
     """A plaintext polynomial in coefficient form; uint64 (up to 8192,), each below the plain modulus."""
     return _object(_PLAINTEXT.pack(bytes(32), len(coefficients), 1.0) + _array(coefficients))
@@ -147,6 +185,27 @@ def read_seeded(file: bytes, primes: int) -> tuple[NDArray[np.uint64], bytes]:
     if payload[end + _HEADER.size : end + _HEADER.size + 1] != _BLAKE2XB:
         raise IntegrityError("bfv.generator", "SEAL expanded a ciphertext with a generator other than BLAKE2xb")
     return _words(payload[start:end]).reshape(primes, DEGREE).copy(), payload[-SEED_BYTES:]
+
+
+def _row_size(prime: int) -> int:
+    return packed_size(DEGREE) if prime.bit_length() == _WIDE else DEGREE * _narrow_bytes(prime)
+
+
+def _narrow_bytes(prime: int) -> int:
+    return (prime.bit_length() + 7) // 8
+
+
+def _narrow(row: NDArray[np.uint64], prime: int) -> bytes:
+    return np.ascontiguousarray(row, dtype="<u8").view(np.uint8).reshape(-1, 8)[:, : _narrow_bytes(prime)].tobytes()
+
+
+def _widen(data: bytes, prime: int, what: str) -> NDArray[np.uint64]:
+    words = np.zeros((DEGREE, 8), dtype=np.uint8)
+    words[:, : _narrow_bytes(prime)] = np.frombuffer(data, dtype=np.uint8).reshape(DEGREE, -1)
+    values = words.reshape(-1).view("<u8").astype(np.uint64)
+    if bool((values >= np.uint64(prime)).any()):
+        raise PeerError("bfv.residue", f"{what}: a residue is not below its prime")
+    return values
 
 
 def _words(data: bytes) -> NDArray[np.uint64]:

@@ -19,16 +19,17 @@ TERNARY_BYTES = DEGREE // 4
 _SHIFTS = np.array([0, 2, 4, 6], dtype=np.uint8)
 
 
-def pack_ternary(residues: NDArray[np.uint64]) -> bytes:
+def pack_ternary(residues: NDArray[np.uint64], primes: tuple[int, ...] = PRIMES) -> bytes:
     """Packs a ternary polynomial: 0, 1 and, for -1, 2 in two bits each, the first lowest.
 
     Args:
-        residues: uint64 (3, 8192), the polynomial modulo each of the primes, in coefficient form.
+        residues: uint64 (len(primes), 8192), the polynomial modulo each of the primes, in coefficient form.
+        primes: Of the key.
 
     Raises:
         IntegrityError: a coefficient is none of the three, or the primes disagree.
     """
-    minus = np.array(PRIMES, np.uint64)[:, None] - np.uint64(1)
+    minus = np.array(primes, np.uint64)[:, None] - np.uint64(1)
     codes = np.where(residues == minus, np.uint64(2), np.where(residues < 2, residues, np.uint64(3)))
     if int(codes.max()) > 2 or bool((codes != codes[0]).any()):
         raise IntegrityError("bfv.ternary", "a secret key that is not ternary; the cipher library makes ternary ones")
@@ -50,11 +51,12 @@ def unpack_ternary(data: bytes) -> NDArray[np.int64]:
     return np.where(codes == 2, -1, codes)
 
 
-def ternary_residues(values: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The polynomial modulo each of the primes, uint64 (3, 8192), in coefficient form.
+def ternary_residues(values: NDArray[np.int64], primes: tuple[int, ...] = PRIMES) -> NDArray[np.uint64]:
+    """The polynomial modulo each of the primes, uint64 (len(primes), 8192), in coefficient form.
 
     Args:
         values: int64 (8192,), each -1, 0 or 1.
+        primes: Of the key.
     """
-    minus = np.array(PRIMES, np.uint64)[:, None] - np.uint64(1)
+    minus = np.array(primes, np.uint64)[:, None] - np.uint64(1)
     return np.where(values == -1, minus, values.astype(np.uint64))
