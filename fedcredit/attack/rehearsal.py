@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedcredit.crypto.prg import SEED_BYTES, Entropy, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
+from fedcredit.data.register import register_of
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import PeerError
@@ -138,7 +139,7 @@ class Rehearsal:
 
     def _roles(self, network: LocalNetwork) -> dict[PartyId, Coroutine[Any, Any, Any]]:
         spec = self.loaded.spec
-        tables = self.tables or load_tables(self.loaded)
+        tables, register = self.tables or load_tables(self.loaded), register_of(spec, self.loaded.base)
         leader = spec.label_holder.name
         mask = held_out_rows(tables[leader], spec.split, self.loaded.base)
         held = {one for one, test in zip(tables[leader].ids.to_list(), mask, strict=True) if test}
@@ -146,7 +147,7 @@ class Rehearsal:
         seats = {}
         for party in spec.parties:
             keep = self.secrets.get(party) or KeptSecrets(RunSecret.fresh(), draws_of(party, self.run), NoEscrow())
-            holding = Holding(spec, f"{spec_digest(spec)}/{self.run}", tables[party], keep)
+            holding = Holding(spec, f"{spec_digest(spec)}/{self.run}", tables[party], keep, register)
             kept = self.checkpoints.get(party) or InMemory()
             seats[party] = Seat(network.channel(party), holding, kept, _unheard)
         relay = network.channel(COORDINATOR)

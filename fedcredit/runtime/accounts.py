@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -74,8 +74,13 @@ def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | No
     }
 
 
-def leakage_steps(protocols: Sequence[str]) -> list[dict[str, str]]:
-    """Who learns what, step by step, from each protocol's ``LEAKAGE.md``."""
+def leakage_steps(protocols: Sequence[str], kinds: Collection[str]) -> list[dict[str, str]]:
+    """Who learns what, step by step, from each protocol's ``LEAKAGE.md``.
+
+    Args:
+        protocols: Protocols of a run.
+        kinds: Kinds of messages that were sent; which of a protocol's there are depends on the run.
+    """
     steps = []
     for name in protocols:
         text = (resources.files("fedcredit.protocol") / name / "LEAKAGE.md").read_text(encoding="utf-8")
@@ -89,5 +94,6 @@ def leakage_steps(protocols: Sequence[str]) -> list[dict[str, str]]:
                 "bound": row.bound,
             }
             for row in parse_leakage(text)
+            if row.message in kinds
         ]
     return steps

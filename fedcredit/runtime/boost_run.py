@@ -53,9 +53,10 @@ def _tell(report: Report, done: int, total: int, record: TreeRecord) -> None:
 
 
 def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
-    """With BFV, what SEAL encrypts: it draws from the system."""
+    """What SEAL encrypts and nobody keeps: it draws from the system."""
     seal = "the cipher library draws its own randomness"
-    return {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
+    kinds = ["group_sum.request"] * (spec.crypto.profile == BFV_8192) + ["select.rows"] * spec.align.hidden
+    return dict.fromkeys(kinds, seal)
 
 
 def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:

@@ -10,11 +10,12 @@ from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.boost.messages import SCHEMA as BOOST
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.wire.schema import ProtocolSchema
 
 __all__ = ["MODEL_SCHEMAS"]
 
 MODEL_SCHEMAS: Mapping[str, tuple[ProtocolSchema, ...]] = MappingProxyType(
-    {"scorecard": (ALIGN, GROUP_SUM, BIN, SCORECARD), "boost": (ALIGN, GROUP_SUM, BOOST)}
+    {"scorecard": (ALIGN, GROUP_SUM, BIN, SELECT, SCORECARD), "boost": (ALIGN, GROUP_SUM, SELECT, BOOST)}
 )
 """By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS`."""

@@ -42,9 +42,10 @@ def _role(spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, An
 
 
 def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
-    """With BFV, what SEAL encrypts in group sums: it draws from the system. Key and partials of the totals are kept."""
+    """What SEAL encrypts and nobody keeps: it draws from the system. Key and partials of plain totals are kept."""
     seal = "the cipher library draws its own randomness"
-    return {"group_sum.request": seal} if spec.crypto.profile == BFV_8192 else {}
+    kinds = ["group_sum.request"] * (spec.crypto.profile == BFV_8192) + ["select.rows"] * spec.align.hidden
+    return dict.fromkeys(kinds, seal)
 
 
 def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:

@@ -61,8 +61,9 @@ def summarise(model: ModelRun, outcome: Outcome, written: Written, effort: Effor
 
 def leakage(model: ModelRun, outcome: Outcome, written: Written) -> dict[str, Any]:
     """Content of ``leakage.json``."""
+    kinds = {entry.kind for entry in outcome.transcript}
     return {
-        "steps": accounts.leakage_steps([schema.name for schema in model.schemas]),
+        "steps": accounts.leakage_steps([schema.name for schema in model.schemas], kinds),
         "ledger": accounts.ledger_numbers(outcome.ledgers),
         "statistical_leak_log2": accounts.statistical_leak(written.answered, outcome.spec.crypto.profile),
     }

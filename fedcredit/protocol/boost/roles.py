@@ -25,11 +25,12 @@ from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.spec.model import BoostSection, RunSpec
 
 __all__ = ["SCHEMAS", "BoostResult", "coordinate", "hold", "lead", "own_features"]
 
-SCHEMAS = (ALIGN, GROUP_SUM, BOOST)
+SCHEMAS = (ALIGN, GROUP_SUM, SELECT, BOOST)
 """All messages of a boosting run."""
 
 _LEAST_OWN = 3  # rows of a bin of the label holder's own: nobody is told of it, and LightGBM takes as many

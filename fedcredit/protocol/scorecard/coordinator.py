@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from fedcredit.crypto.slots import add as add_selected
 from fedcredit.crypto.totals import add
 from fedcredit.errors import PeerError
 from fedcredit.protocol.blame import blaming
@@ -16,13 +17,16 @@ from fedcredit.types import PartyId
 __all__ = ["add_totals"]
 
 
-async def add_totals(channel: Channel, label_holder: PartyId, holders: Sequence[PartyId]) -> None:
+async def add_totals(
+    channel: Channel, label_holder: PartyId, holders: Sequence[PartyId], *, hidden: bool = False
+) -> None:
     """Adds the partials of each round, then those of the scoring.
 
     Args:
         channel: To everyone.
         label_holder: Whose key the partials are encrypted under.
         holders: All feature holders of the spec.
+        hidden: Whether the partials are answers to an encrypted choice of rows.
 
     Raises:
         PeerError: a partial is malformed or of another round.
@@ -40,6 +44,7 @@ async def add_totals(channel: Channel, label_holder: PartyId, holders: Sequence[
             if partial.round != number or partial.rows != rows:
                 raise PeerError("scorecard.round", f"{party}: partial points of another round")
         with blaming("a feature holder"):
-            body = add([partials[party].body for party in holders], key.public, bound=TOTAL_BOUND)
+            parts = [partials[party].body for party in holders]
+            body = add_selected(parts, key.public) if hidden else add(parts, key.public, bound=TOTAL_BOUND)
         await channel.send(label_holder, EncryptedTotal(round=number, rows=rows, body=body))
         number += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.masks import MaskKey, MaskRoster
 from fedcredit.crypto.prg import SEED_BYTES
+from fedcredit.crypto.slots_parameters import MODULUS
 from fedcredit.crypto.totals import encrypt_partial, modulus_bits
 from fedcredit.errors import BoundError, PeerError
 from fedcredit.kernels.woe import WOE_LIMIT_UNITS
@@ -39,6 +41,8 @@ from fedcredit.protocol.scorecard.messages import (
 from fedcredit.protocol.scorecard.partial import RowDraws, check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, TOTAL_BOUND, FitPlan, column_costs, pairs
 from fedcredit.protocol.scorecard.saved import SavedPartials
+from fedcredit.protocol.select.feature_holder import GivenRows, OwnColumns, answer_products, take_rows
+from fedcredit.protocol.select.label_holder import Part
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
 from fedcredit.wire.message import encode
@@ -129,11 +133,14 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
         raise PeerError(
             "scorecard.others", f"{inputs.label_holder}: names holders that are not in the spec, or one twice"
         )
+    given = None
+    if inputs.index.hidden:
+        given = await take_rows(channel, inputs.label_holder, len(inputs.index.ids), inputs.keep)
     sums = None
     names = [one.own.name for one in chosen]
     if chosen:
         others = sum(other.columns for other in selection.others)
-        costs = column_costs(inputs.plan, names, selection.own_columns, others)
+        costs = column_costs(inputs.plan, names, selection.own_columns, others, hidden=inputs.index.hidden)
         channel.declare(
             inputs.label_holder,
             Declaration(
@@ -145,12 +152,13 @@ async def hold_features(channel: Channel, session: Session, inputs: HolderInputs
             ),
         )
         sums = await _answer_products(channel, session, inputs, selection, chosen)
+        await _cross(channel, session, inputs, selection, (chosen, given))
     kept = await channel.receive(inputs.label_holder, Kept)
     by_code = {one.own.shape.code: one for one in chosen}
     if len(set(kept.codes)) != len(kept.codes) or not set(kept.codes) <= by_code.keys():
         raise PeerError("scorecard.kept", f"{inputs.label_holder}: keeps features that were not chosen, or one twice")
     final = [by_code[code] for code in kept.codes]
-    points = await _Totals(channel, session, inputs, final).run(sums, price_each(names))
+    points = await _Totals(channel, session, inputs, (final, given)).run(sums, price_each(names))
     return [HolderFeature(one.own, one.group, one.woe, table) for one, table in zip(final, points, strict=True)]
 
 
@@ -187,15 +195,31 @@ async def _answer_products(
         conversation = inputs.plan.products(session, rows)
         answerer = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, matrix, inputs.keep)
         await answerer.answer(Priced(tuple((name, len(chosen) - 1) for name in names)))
-    for other in selection.others:
-        await _cross(channel, session, inputs, other, chosen)
     return sums
 
 
 async def _cross(
+    channel: Channel,
+    session: Session,
+    inputs: HolderInputs,
+    selection: Selection,
+    own: tuple[Sequence[_Chosen], GivenRows | None],
+) -> None:
+    """Products with every other holder."""
+    chosen, given = own
+    if given is None:
+        for other in selection.others:
+            await _cross_open(channel, session, inputs, other, chosen)
+        return
+    others = [(PartyId(other.party), other.columns) for other in selection.others]
+    columns = OwnColumns([one.own.name for one in chosen], np.column_stack([one.column for one in chosen]), others)
+    await answer_products(channel, given, columns, inputs.keep, session.run_digest)
+
+
+async def _cross_open(
     channel: Channel, session: Session, inputs: HolderInputs, other: OtherHolder, chosen: Sequence[_Chosen]
 ) -> None:
-    """Products with another holder: the first by name asks, the other masks, only the label holder can add."""
+    """Products over rows that all know: the first by name asks, the other masks, only the label holder can add."""
     rows, party = len(inputs.index.ids), PartyId(other.party)
     columns = np.column_stack([one.column for one in chosen])
     costs = tuple(Cost(CostKind.EQUATIONS, one.own.name, other.columns) for one in chosen)
@@ -216,8 +240,15 @@ async def _cross(
 class _Totals:
     """Rounds of masked, encrypted partial points."""
 
-    def __init__(self, channel: Channel, session: Session, inputs: HolderInputs, kept: Sequence[_Chosen]) -> None:
-        self._channel, self._session, self._inputs, self._kept = channel, session, inputs, kept
+    def __init__(
+        self,
+        channel: Channel,
+        session: Session,
+        inputs: HolderInputs,
+        kept: tuple[Sequence[_Chosen], GivenRows | None],
+    ) -> None:
+        self._channel, self._session, self._inputs = channel, session, inputs
+        self._kept, self._given = kept
         self._mask = MaskKey(inputs.keep.secret.entropy("scorecard/mask-key", session.run_digest.encode()))
         self._saved = SavedPartials(inputs.checkpoints, session.run_digest)
         self._draws = RowDraws(inputs.keep.replayable.take(SEED_BYTES), inputs.index.ids)
@@ -240,13 +271,15 @@ class _Totals:
                 raise PeerError(
                     "scorecard.round", f"{self._inputs.label_holder}: asks for more rounds than were agreed"
                 )
-            await self._send(key, keys, self._inputs.index.train, "train")
+            await self._send(key, keys, "train")
             if sums is not None:
                 await sums.answer(priced)
         self._channel.stage("score")
-        return await self._send(key, keys, self._inputs.index.test, "test")
+        return await self._send(key, keys, "test")
 
-    async def _send(self, key: TotalsKey, keys: dict[str, bytes], rows: NDArray[np.bool_], part: str) -> list[Ints]:
+    async def _send(self, key: TotalsKey, keys: dict[str, bytes], part: Part) -> list[Ints]:
+        index = self._inputs.index
+        rows = np.ones(len(index.ids), np.bool_) if index.hidden else index.train if part == "train" else index.test
         points = await self._channel.receive(self._inputs.label_holder, PartialPoints)
         tables = self._tables(points, part)
         plan = self._inputs.plan
@@ -258,29 +291,43 @@ class _Totals:
         roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys) if len(keys) > 1 else None
         # What is asked: points, key and roster, none of which says anything of a row.
         request = _joined(encode(points), key.public, b"" if roster is None else roster.digest())
-        body = self._body(_joined(request, content_digest(total)).hex(), key, total, roster)
-        message = EncryptedPartial(round=self._number, rows=part, body=body)  # type: ignore[arg-type]
+        body = self._body(_joined(request, content_digest(total)).hex(), key, (part, total), roster)
+        message = EncryptedPartial(round=self._number, rows=part, body=body)
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
-        # A row is in one part of the split: the run costs it what the dearer part costs.
-        cost = Cost(CostKind.ROW_BITS, "", bits if part == "train" else max(0.0, bits - self._bits))
+        # A row is in one part of the split: the run costs it what the dearer part costs. Where the split is not known
+        # here, it costs both.
+        cost = Cost(CostKind.ROW_BITS, "", bits if part == "train" or index.hidden else max(0.0, bits - self._bits))
         self._bits += bits
         spend = Spend(request.hex(), (cost,), self._inputs.label_holder)
         await self._channel.send(COORDINATOR, message, spend=spend)
         self._number += 1
         return tables
 
-    def _body(self, name: str, key: TotalsKey, total: Ints, roster: MaskRoster | None) -> bytes:
+    def _body(self, name: str, key: TotalsKey, rows: tuple[Part, Ints], roster: MaskRoster | None) -> bytes:
         """The masked, encrypted partial: of an earlier attempt at this run, or fresh and kept before it leaves."""
         body = self._saved.find(name)
         if body is None:
-            masks, largest = None, TOTAL_BOUND
-            if roster is not None:
-                masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
-                largest = TOTAL_BOUND // len(roster.keys)
-            with blaming(self._inputs.label_holder):
-                body = encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=largest)
+            body = self._encrypted(key, *rows, roster) if self._given is None else self._selected(*rows, roster)
             self._saved.keep(name, body)
         return body
+
+    def _encrypted(self, key: TotalsKey, _part: Part, total: Ints, roster: MaskRoster | None) -> bytes:
+        masks, largest = None, TOTAL_BOUND
+        if roster is not None:
+            masks = self._mask.mask(roster, self._channel.party, len(total), modulus_bits(TOTAL_BOUND))
+            largest = TOTAL_BOUND // len(roster.keys)
+        with blaming(self._inputs.label_holder):
+            return encrypt_partial(key.public, total, masks, bound=TOTAL_BOUND, partial_bound=largest)
+
+    def _selected(self, part: Part, total: Ints, roster: MaskRoster | None) -> bytes:
+        """Partials of all rows times the label holder's encrypted choice: what it did not choose, it does not get."""
+        given = cast("GivenRows", self._given)
+        masks = None
+        if roster is not None:
+            masks = self._mask.mask_below(roster, self._channel.party, len(total), MODULUS)
+        if int(np.abs(total).max(initial=0)) > TOTAL_BOUND // (1 if roster is None else len(roster.keys)):
+            raise BoundError("totals.partial", "a partial exceeds this holder's part of the bound")
+        return (given.train if part == "train" else given.test).select(total, masks)
 
     def _tables(self, points: PartialPoints, part: str) -> list[Ints]:
         tables = [np.array(table, np.int64) for table in points.tables]

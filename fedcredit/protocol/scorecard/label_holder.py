@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,9 @@ from fedcredit.protocol.scorecard.messages import (
     TotalsKey,
 )
 from fedcredit.protocol.scorecard.partial import check_totals, partial_totals
-from fedcredit.protocol.scorecard.plan import FitPlan, pairs
+from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, pairs
 from fedcredit.protocol.scorecard.saved import SavedKey
+from fedcredit.protocol.select.label_holder import ChosenRows, Part, choose_rows, sum_products
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
@@ -89,7 +89,10 @@ async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs
     """
     channel.stage("scorecard")
     await _announce(channel, inputs)
-    sums = _EncryptedSums(channel, session, inputs)
+    chosen = None
+    if inputs.index.hidden:
+        chosen = await choose_rows(channel, inputs.holders, inputs.index, inputs.keep, session.run_digest)
+    sums = _EncryptedSums(channel, session, inputs, chosen)
     good = ~inputs.bad[inputs.index.train]
     return await fit_scorecard(sums, inputs.candidates.features, good, inputs.rules, inputs.plan)
 
@@ -125,8 +128,8 @@ async def _announce(channel: Channel, inputs: LabelInputs) -> None:
 class _EncryptedSums:
     """The sums of a fit from encrypted answers; see `fedcredit.protocol.scorecard.fit.FitSums`."""
 
-    def __init__(self, channel: Channel, session: Session, inputs: LabelInputs) -> None:
-        self._channel, self._session, self._inputs = channel, session, inputs
+    def __init__(self, channel: Channel, session: Session, inputs: LabelInputs, chosen: ChosenRows | None) -> None:
+        self._channel, self._session, self._inputs, self._chosen = channel, session, inputs, chosen
         self._me = channel.party
         self._holders = [party for party in inputs.holders if inputs.candidates.of(party)]
         self._places = {party: inputs.candidates.places(party) for party in [self._me, *self._holders]}
@@ -151,6 +154,11 @@ class _EncryptedSums:
         if self._holders:
             await self._with_own(found, columns)
             await self._within(found)
+        if self._chosen is not None:
+            numbers = {party: len(self._places[party]) for party in self._holders}
+            for (first, second), sums in (await sum_products(self._channel, self._chosen, numbers)).items():
+                self._place(found, first, second, sums)
+            return np.triu(found) + np.triu(found, 1).T
         for pair in combinations(self._holders, 2):  # in the order in which each holder goes through the others
             first, second = sorted(pair)
             await self._between(found, first, second)
@@ -203,9 +211,13 @@ class _EncryptedSums:
         with blaming(f"{first} and {second}"):
             sums = [unmask(parameters, body, mask) for body, mask in zip(masked.masked, masks.masks, strict=True)]
             unpacked = unpack(plan, sums)
-        for place, values in zip(self._places[first], unpacked, strict=True):
-            if len(values) != len(self._places[second]):
-                raise PeerError("scorecard.products", f"{first} and {second}: not one product for each pair of columns")
+        if {len(values) for values in unpacked} != {len(self._places[second])}:
+            raise PeerError("scorecard.products", f"{first} and {second}: not one product for each pair of columns")
+        self._place(found, first, second, unpacked)
+
+    def _place(self, found: Ints, first: PartyId, second: PartyId, sums: Sequence[Ints] | Ints) -> None:
+        """Puts a block between two holders into the upper half."""
+        for place, values in zip(self._places[first], sums, strict=True):
             for other, value in zip(self._places[second], values, strict=True):
                 low, high = sorted((place, other))
                 found[low, high] = value
@@ -219,8 +231,11 @@ class _EncryptedSums:
         for party in self._inputs.holders:
             codes = [features[place].code for place in self._kept.get(party, [])]
             await self._channel.send(party, Kept(codes=codes))
-        self._key = self._saved.take()
-        message = TotalsKey(public=self._key.public_bytes())
+        if self._chosen is None:
+            self._key = self._saved.take()
+            message = TotalsKey(public=self._key.public_bytes())
+        else:
+            message = TotalsKey(public=self._chosen.secret.public_bytes())
         # A checkpoint that was lost would give another key, under which the same totals would be paid for again.
         self._inputs.keep.escrow.bind("totals-key", "own", hashlib.sha256(message.public).hexdigest())
         await self._channel.broadcast([*self._inputs.holders, COORDINATOR], message)
@@ -252,15 +267,13 @@ class _EncryptedSums:
         return [found[place] for place in range(len(found))]
 
     async def _round(self, tables: Sequence[Ints], *, more: bool) -> Ints:
-        part: Literal["train", "test"] = "train" if more else "test"
+        part: Part = "train" if more else "test"
         rows = self._inputs.index.train if more else self._inputs.index.test
         at = iter(tables)
         by_place = {place: next(at) for place in sorted(chain.from_iterable(self._kept.values()))}
         mine = [self._places[self._me].index(place) for place in self._kept[self._me]]
         own_tables = [by_place[place] for place in self._kept[self._me]]
         total = partial_totals([self._own_codes[i][rows] for i in mine], own_tables, int(rows.sum()))
-        if self._key is None:
-            raise PeerError("scorecard.key", f"{self._me}: totals were asked before their key was given out")
         await self._channel.broadcast([*self._inputs.holders, COORDINATOR], FitStep(more=more))
         if not more:
             self._channel.stage("score")
@@ -271,11 +284,18 @@ class _EncryptedSums:
         if answer.round != self._number or answer.rows != part:
             raise PeerError("scorecard.round", "coordinator: totals of another round")
         self._number += 1
-        with blaming(COORDINATOR):
-            theirs = self._key.decrypt(answer.body, int(rows.sum()))
+        theirs = self._opened(part, answer.body, int(rows.sum()))
         tables_of = {p: t for p, t in by_place.items() if self._inputs.candidates.features[p].owner != self._me}
         check_totals(theirs, self._inputs.candidates.features, tables_of, self._inputs.plan if more else None)
         return total + theirs
+
+    def _opened(self, part: Part, body: bytes, rows: int) -> Ints:
+        if self._chosen is not None:
+            return self._chosen.total(part, body, TOTAL_BOUND)
+        if self._key is None:
+            raise PeerError("scorecard.key", f"{self._me}: totals were asked before their key was given out")
+        with blaming(COORDINATOR):
+            return self._key.decrypt(body, rows)
 
     def _split(self, party: PartyId, by_bin: Ints) -> list[Ints]:
         bins = [self._inputs.candidates.features[place].merged.bins for place in self._places[party]]

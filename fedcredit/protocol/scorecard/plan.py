@@ -115,7 +115,9 @@ def plan_fit(rules: ScorecardSection) -> FitPlan:
     )
 
 
-def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: int) -> tuple[Cost, ...]:
+def column_costs(
+    plan: FitPlan, names: Sequence[str], own_columns: int, others: int, *, hidden: bool = False
+) -> tuple[Cost, ...]:
     """What a holder of the columns ``names`` discloses in a whole fit and its scoring.
 
     Args:
@@ -123,10 +125,12 @@ def column_costs(plan: FitPlan, names: Sequence[str], own_columns: int, others: 
         names: Ledger names of the holder's candidates.
         own_columns: Candidates of the label holder.
         others: Candidates of all other feature holders.
+        hidden: Whether the holder does not know the split, so that every row may be trained on and scored.
     """
     equations = own_columns + len(names) - 1 + others + len(plan.step_fields) * plan.rounds
     costs = [Cost(CostKind.EQUATIONS, name, equations) for name in names]
-    bits = max(plan.rounds * plan.bits_per_total, BITS_PER_TOTAL)  # a row is trained on or scored, never both
+    fit = plan.rounds * plan.bits_per_total
+    bits = fit + BITS_PER_TOTAL if hidden else max(fit, BITS_PER_TOTAL)  # a row is trained on or scored, never both
     return (*costs, Cost(CostKind.ROW_BITS, "", bits))
 
 

@@ -30,13 +30,14 @@ from fedcredit.protocol.scorecard.fit import FittedScorecard
 from fedcredit.protocol.scorecard.label_holder import LabelInputs, lead_scorecard
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
 from fedcredit.protocol.scorecard.plan import plan_fit
+from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.spec.model import BinSection, RunSpec
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, CostKind
 
 __all__ = ["SCHEMAS", "LabelResult", "coordinate", "hold", "lead", "prebin_rules"]
 
-SCHEMAS = (ALIGN, GROUP_SUM, BIN, SCORECARD)
+SCHEMAS = (ALIGN, GROUP_SUM, BIN, SELECT, SCORECARD)
 """All messages of a scorecard run."""
 
 
@@ -129,7 +130,8 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
 async def coordinate(channel: Channel, spec: RunSpec) -> None:
     """The coordinator's role."""
     await relay_alignment(channel, spec)
-    await add_totals(channel, spec.label_holder.name, [party.name for party in spec.feature_holders])
+    holders = [party.name for party in spec.feature_holders]
+    await add_totals(channel, spec.label_holder.name, holders, hidden=spec.align.hidden)
 
 
 def prebin_rules(rules: BinSection) -> PrebinRules:
