@@ -47,6 +47,7 @@ from fedcredit.crypto.slots_messages import (
     HEAD,
     REQUEST,
     VECTOR,
+    answered_blocks,
     checked_residues,
     checked_values,
     in_blocks,
@@ -68,6 +69,7 @@ _ANSWER, _TOTAL, _SUMS = b"sans", b"stot", b"ssum"
 _LAST = PARAMETERS.data[:1]
 _FULL = 2 * rows_size(_LAST)
 _SUM_BYTES = rows_size(_LAST) + 8
+_AT_ONCE = 512  # sums under way at a time, 393 kB each
 _OUTPUT = DEGREE - 1  # coefficient of the sum: column i of a block stands at 8191 - i
 
 
@@ -301,8 +303,8 @@ def add(parts: Sequence[bytes], public: bytes) -> bytes:
     context = KeylessContext(PARAMETERS)
     context.open(PublicContext.KIND, public, PARAMETERS.key_size)
     bodies = [context.open(_ANSWER, part) for part in parts]
-    heads, lengths = {body[: HEAD.size] for body in bodies}, {len(body) for body in bodies}
-    if len(heads) != 1 or len(lengths) != 1 or (len(bodies[0]) - HEAD.size) % _FULL:
+    size = answered_blocks(bodies[0]) * _FULL
+    if any(len(body) != HEAD.size + size or body[: HEAD.size] != bodies[0][: HEAD.size] for body in bodies):
         raise PeerError("slots.parts", "answers: to different requests, or of other sizes")
     sums: list[bytes] = []
     for at in range(HEAD.size, len(bodies[0]), _FULL):
@@ -328,30 +330,38 @@ def weighted_sums(public: bytes, vectors: Sequence[bytes], columns: I64, offsets
     """
     if columns.ndim != 2 or not columns.size or not vectors or offsets.shape != (len(vectors), columns.shape[1]):
         raise BoundError("slots.columns", f"columns {columns.shape} and offsets {offsets.shape}: shapes do not fit")
-    checked_values(columns.reshape(-1), COLUMN_BOUND)
+    for column in columns.T:
+        checked_values(column, COLUMN_BOUND)
     checked_residues(offsets.reshape(-1))
     context, rows = PublicContext(PARAMETERS, public), len(columns)
     read = [read_request(context, VECTOR, vector, tag_of(public)) for vector in vectors]
     if {found for found, _ in read} != {rows}:
         raise PeerError("slots.rows", f"vectors of other lengths than the {rows} rows here")
-    totals: list[list[Ciphertext | None]] = [[None] * columns.shape[1] for _ in vectors]
     bodies = [split_blocks(body) for _, body in read]
-    for number in range(blocks_of(rows)):
+    sums: list[list[bytes]] = [[] for _ in vectors]
+    step = max(1, _AT_ONCE // len(vectors))
+    for at in range(0, columns.shape[1], step):
+        totals = _totals(context, bodies, columns[:, at : at + step])
+        for found, row, wanted in zip(sums, totals, offsets[:, at : at + step], strict=True):
+            found += [_sum(context, total, offset) for total, offset in zip(row, wanted, strict=True)]
+    body = b"".join(part for found in sums for part in found)
+    return context.seal(_SUMS, HEAD.pack(tag_of(*vectors), columns.shape[1]) + body)
+
+
+def _totals(context: PublicContext, bodies: Sequence[Sequence[bytes]], columns: I64) -> list[list[Ciphertext | None]]:
+    """Products of each vector with each column summed over all blocks, in NTT form; these must not leave."""
+    totals: list[list[Ciphertext | None]] = [[None] * columns.shape[1] for _ in bodies]
+    for number in range(blocks_of(len(columns))):
         part = columns[number * DEGREE : (number + 1) * DEGREE]
-        reversed_ = np.zeros((columns.shape[1], DEGREE), dtype=np.int64)
-        reversed_[:, DEGREE - len(part) :] = part[::-1].T
-        weights = [context.weights(column) if column.any() else None for column in reversed_]
+        turned = np.zeros((columns.shape[1], DEGREE), dtype=np.int64)
+        turned[:, DEGREE - len(part) :] = part[::-1].T
+        weights = [context.weights(column) if column.any() else None for column in turned]
         for body, row in zip(bodies, totals, strict=True):
             block = context.read_seeded(body[number])
             for place, weight in enumerate(weights):
                 if weight is not None:
                     row[place] = context.multiply_add(row[place], block, weight)
-    sums = [
-        _sum(context, total, offset)
-        for row, wanted in zip(totals, offsets, strict=True)
-        for total, offset in zip(row, wanted, strict=True)
-    ]
-    return context.seal(_SUMS, HEAD.pack(tag_of(*vectors), columns.shape[1]) + b"".join(sums))
+    return totals
 
 
 def _sum(context: PublicContext, total: Ciphertext | None, offset: np.uint64) -> bytes:

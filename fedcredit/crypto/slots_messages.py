@@ -18,6 +18,7 @@ __all__ = [
     "HEAD",
     "REQUEST",
     "VECTOR",
+    "answered_blocks",
     "checked_residues",
     "checked_values",
     "in_blocks",
@@ -60,9 +61,26 @@ def read_request(context: KeylessContext, kind: bytes, request: bytes, name: byt
     owner, rows = HEAD.unpack(body[: HEAD.size])
     if owner != name:
         raise PeerError("slots.key", "request: made with another key")
-    if not 1 <= rows <= MAX_ROWS or len(body) != HEAD.size + blocks_of(rows) * PARAMETERS.seeded_size:
+    if len(body) != HEAD.size + _blocks(rows) * PARAMETERS.seeded_size:
         raise PeerError("slots.length", f"request: {len(body)} bytes are not those of {rows} rows")
     return rows, body[HEAD.size :]
+
+
+def answered_blocks(body: bytes) -> int:
+    """Ciphertexts there should be in the body of an answer, by its own words.
+
+    Raises:
+        PeerError: it is too short to say so, or names no rows or too many.
+    """
+    if len(body) < HEAD.size:
+        raise PeerError("slots.length", f"answer: {len(body)} bytes, at least {HEAD.size} expected")
+    return _blocks(HEAD.unpack(body[: HEAD.size])[1])
+
+
+def _blocks(rows: int) -> int:
+    if not 1 <= rows <= MAX_ROWS:
+        raise PeerError("slots.rows", f"a message of {rows} rows; between 1 and {MAX_ROWS} are proven")
+    return blocks_of(rows)
 
 
 def split_blocks(body: bytes) -> list[bytes]:
