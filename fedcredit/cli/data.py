@@ -1,4 +1,4 @@
-"""``fedcredit data``: the known public sets."""
+"""``fedcredit data``: the known public sets, and a made-up district."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedcredit.cli import district
 from fedcredit.cli.console import write_json, write_line, write_table, write_text
 from fedcredit.data.known import KnownSet, column_meanings, find_known, known_path, known_sets
 from fedcredit.errors import DataError
@@ -18,11 +19,12 @@ Name = Annotated[str, typer.Argument(help="Name of a known set, as `fedcredit da
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``data list``, ``data info`` and ``data path`` to the program."""
-    group = typer.Typer(no_args_is_help=True, help="Known public sets: what they are and where they are found.")
+    """Add ``data list``, ``data info``, ``data path`` and ``data district`` to the program."""
+    group = typer.Typer(no_args_is_help=True, help="Known public sets, and a made-up district to try with.")
     group.command("list", epilog="Example: FEDCREDIT_DATA=~/credit fedcredit data list")(_list)
     group.command("info", epilog="Example: fedcredit data info sba-30k")(_info)
     group.command("path", epilog='Example: wc -c "$(fedcredit data path german)"')(_path)
+    district.register(group)
     app.add_typer(group, name="data")
 
 
