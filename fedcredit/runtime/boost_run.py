@@ -219,7 +219,7 @@ _ONCE = frozenset(
 def _answered(outcome: Outcome, result: BoostResult) -> list[tuple[Conversation, int, int]]:
     """The run's one conversation with the number of sums that were answered."""
     spec, plan = outcome.spec, plan_boost(outcome.spec)
-    conversation = plan.conversation(Session("", spec.crypto.profile, {}), int(result.index.train.sum()))
+    conversation = plan.conversation(Session("", spec.crypto.profile, {}), int(result.index.summed.sum()))
     trees = max(0, len(result.trees.history) - plan.boost.first_trees_local)
     vectors = sum(len(one.vectors) for one in conversation.plans[: trees * len(plan.slots)])
     return [(conversation, max(1, vectors * result.trees.outputs), conversation.rows)]

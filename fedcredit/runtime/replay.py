@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +22,13 @@ from fedcredit.crypto.packing import pack
 from fedcredit.crypto.profiles import BFV_8192
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_table, load_tables
+from fedcredit.data.register import register_of
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import BoundError, DataError, IntegrityError, SpecError
-from fedcredit.protocol.align.index import RowIndex, common_order, locate
-from fedcredit.protocol.align.messages import CommonIndex
+from fedcredit.protocol.align.index import UNKNOWN, RowIndex, common_order, in_order, locate, rows_of
+from fedcredit.protocol.align.messages import CommonIndex, Register
+from fedcredit.protocol.align.registry import register_digest
 from fedcredit.protocol.bin.conversation import bin_conversation
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.messages import RunBasis
@@ -170,7 +172,7 @@ def _boost(evidence: Evidence, folder: Path, picked: Picked) -> tuple[Conversati
     table = _own_table(evidence)
     ids = table.ids.to_list()
     common = [one for one, inside in zip(ids, archive.rows, strict=False) if inside]
-    index = _index(evidence, table, [common])
+    index = _index(evidence, table, lambda: [common])
     plan = plan_boost(spec)
     conversation = plan.conversation(evidence.session, int(index.train.sum()))
     growth = Growth(
@@ -308,8 +310,7 @@ def _bin(evidence: Evidence, folder: Path, picked: Picked) -> tuple[Conversation
     """Checks the first conversation of a scorecard."""
     del folder
     table = _own_table(evidence)
-    lists = [one.ids.to_list() for one in load_tables(evidence.loaded).values()]
-    index = _index(evidence, table, lists)
+    index = _index(evidence, table, lambda: [one.ids.to_list() for one in load_tables(evidence.loaded).values()])
     bad = _bad(table, index)
     conversation = bin_conversation(evidence.session, len(bad))
     columns = [column.astype(np.int64) for column in (bad & index.train, index.train, index.test)]
@@ -330,7 +331,8 @@ def _bin(evidence: Evidence, folder: Path, picked: Picked) -> tuple[Conversation
 
 def _own_table(evidence: Evidence) -> HolderTable:
     spec = evidence.loaded.spec
-    table = load_table(spec.label_holder, evidence.loaded.base, time=spec.split.time)
+    codes = spec.align.ids == "uscc"
+    table = load_table(spec.label_holder, evidence.loaded.base, time=spec.split.time, codes=codes)
     if table.label is None:
         raise DataError("label.missing", f"{table.party}: has no label")
     return table
@@ -339,25 +341,46 @@ def _own_table(evidence: Evidence) -> HolderTable:
 def _bad(table: HolderTable, index: RowIndex) -> Bools:
     if table.label is None:
         raise DataError("label.missing", f"{table.party}: has no label")
-    bad: Bools = table.label[index.rows] == 1
-    return bad
+    return index.bad(table.label)
 
 
-def _index(evidence: Evidence, table: HolderTable, lists: Sequence[Sequence[str]]) -> RowIndex:
-    """The common rows; the holder's log has to confirm them."""
-    split = evidence.loaded.spec.split
-    own = table.ids.to_list()
-    ids = common_order([own, *lists], split.seed)
-    mask = held_out_rows(table, split, evidence.loaded.base)
+def _index(evidence: Evidence, table: HolderTable, lists: Callable[[], Sequence[Sequence[str]]]) -> RowIndex:
+    """The rows of the run; the holder's log has to confirm them.
+
+    Raises:
+        SpecError: rows were found in a way that leaves nothing to repeat.
+        IntegrityError: the rows are not those of the records as they are now.
+    """
+    spec, own = evidence.loaded.spec, table.ids.to_list()
+    mask = held_out_rows(table, spec.split, evidence.loaded.base)
     held = {one for one, test in zip(own, mask, strict=True) if test}
-    test_rows = np.packbits(np.array([one in held for one in ids])).tobytes()
-    message = CommonIndex(ids=list(ids), test_rows=test_rows)
+    messages: Sequence[Message]
+    if spec.align.mode == "registry" and spec.run.model == "scorecard":
+        ids = in_order(register_of(spec, evidence.loaded.base) or (), spec.split.seed)
+        rows = rows_of(own, ids)
+        members, test = rows != UNKNOWN, np.array([one in held for one in ids])
+        index = RowIndex(tuple(ids), rows, test & members, members, hidden=True)
+        received, messages = evidence.received(Register), [Register(digest=register_digest(ids), rows=len(ids))]
+    elif spec.align.mode == "plain":
+        ids = (
+            in_order(own, spec.split.seed)
+            if spec.align.every_row
+            else list(common_order([own, *lists()], spec.split.seed))
+        )
+        test_rows = np.packbits(np.array([one in held for one in ids])).tobytes()
+        index = locate(own, ids, test_rows, table.party)
+        received, messages = evidence.received(CommonIndex), [CommonIndex(ids=ids, test_rows=test_rows)]
+    else:
+        raise SpecError(
+            "replay.align",
+            f'run aligned by "{spec.align.mode}": replayed are runs aligned in the open, and scorecards by a register',
+        )
     try:
-        evidence.check_messages(evidence.received(CommonIndex), [message])
+        evidence.check_messages(received, messages)
     except IntegrityError as error:
         text = f"{table.party}: the rows of the run are not those of its records as they are now"
         raise IntegrityError("replay.rows", text, error.public) from None
-    return locate(own, ids, test_rows, table.party)
+    return index
 
 
 def _own_features(evidence: Evidence, table: HolderTable, index: RowIndex) -> Sequence[OwnFeature]:

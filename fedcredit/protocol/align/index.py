@@ -46,6 +46,11 @@ class RowIndex:
         return ~self.test if self.members is None else self.members & ~self.test
 
     @property
+    def summed(self) -> Bools:
+        """Bool (n,), rows that sums of a fit run over at a feature holder: all where it does not know the split."""
+        return np.ones(len(self.rows), np.bool_) if self.hidden else self.train
+
+    @property
     def known(self) -> Bools:
         """Bool (n,), rows that the party has in its own table."""
         known: Bools = self.rows != UNKNOWN

@@ -44,9 +44,10 @@ class KeptTree(msgspec.Struct, frozen=True):
 
 def note_rows(escrow: Escrow, index: RowIndex) -> None:
     """Which rows of the own table are in the run; their order follows from the spec."""
-    mask = np.zeros(int(index.rows.max(initial=-1)) + 1, np.bool_)
-    mask[index.rows] = True
-    escrow.record("rows", {"common": _text(np.packbits(mask).tobytes()), "count": len(index.rows)})
+    rows = index.rows[index.known]
+    mask = np.zeros(int(rows.max(initial=-1)) + 1, np.bool_)
+    mask[rows] = True
+    escrow.record("rows", {"common": _text(np.packbits(mask).tobytes()), "count": len(rows)})
 
 
 def note_message(escrow: Escrow, peer: PartyId, message: Message) -> None:

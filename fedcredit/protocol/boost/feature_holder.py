@@ -20,6 +20,7 @@ from fedcredit.protocol.boost.draws import HolderDraws
 from fedcredit.protocol.boost.messages import (
     Bitmaps,
     BoostBasis,
+    ChosenPaths,
     KeptSplits,
     Offer,
     Paths,
@@ -34,6 +35,7 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, price_each
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.protocol.select.feature_holder import GivenRows, take_rows
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
 from fedcredit.wire.message import encode
@@ -120,8 +122,11 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     """
     channel.stage("boost")
     thresholds = await _announce(channel, inputs)
-    answers = _Answers(inputs, thresholds)
-    matrix = np.column_stack([feature.codes[inputs.index.train] for feature in inputs.own])
+    given = None
+    if inputs.index.hidden:
+        given = await take_rows(channel, inputs.label_holder, len(inputs.index.rows), inputs.keep)
+    answers = _Answers(inputs, thresholds, given)
+    matrix = np.column_stack([feature.codes[inputs.index.summed] for feature in inputs.own])
     bins = tuple(feature.shape.bins for feature in inputs.own)
     grouping = Grouping(matrix, bins, min_rows=inputs.plan.boost.min_bin_rows)
     conversation = inputs.plan.conversation(session, grouping.rows)
@@ -135,7 +140,7 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     channel.stage("score")
     kept = await channel.receive(inputs.label_holder, KeptSplits)
     splits = answers.kept(kept.kept)
-    await _send_paths(channel, inputs, splits)
+    await _send_paths(channel, inputs, splits, given)
     return HolderTrees(tuple(inputs.own), splits, len(answers.disclosed))
 
 
@@ -160,7 +165,7 @@ async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
         basis=basis,
         costs=plan.costs(names, offered, thresholds),
         purpose="boost",
-        rows=int(inputs.index.train.sum()),  # no sum is over a held-out row
+        rows=int(inputs.index.summed.sum()),  # no sum is over a held-out row
     )
     channel.declare(leader, declaration)
     shapes = TreeShapes(
@@ -183,11 +188,11 @@ async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
 class _Answers:
     """What has been disclosed so far, and the answers that follow from it."""
 
-    def __init__(self, inputs: HolderInputs, thresholds: Sequence[int]) -> None:
-        self._inputs, self._plan, self._thresholds = inputs, inputs.plan, thresholds
+    def __init__(self, inputs: HolderInputs, thresholds: Sequence[int], given: GivenRows | None) -> None:
+        self._inputs, self._plan, self._thresholds, self._given = inputs, inputs.plan, thresholds, given
         self._bins = [feature.shape.bins for feature in inputs.own]
         self._format = SlotFormat(tuple(self._bins))
-        self._rows = inputs.index.train
+        self._rows = inputs.index.summed
         state = inputs.checkpoints.load()
         self.disclosed = [] if state is None else _read(state)
 
@@ -236,7 +241,11 @@ class _Answers:
             self._inputs.keep.escrow.bind("disclosed", f"boost/{place}", name)
         self.disclosed = disclosed
         self._inputs.checkpoints.save(msgspec.json.encode(disclosed))
-        bitmaps = [pack_bits(self._goes_left(feature, left)[self._rows]) for feature, left in splits]
+        sides = [self._goes_left(feature, left) for feature, left in splits]
+        if self._given is None:
+            bitmaps = [pack_bits(bits[self._rows]) for bits in sides]
+        else:
+            bitmaps = [self._given.train.select(bits.astype(np.int64), None) for bits in sides]
         names = [self._inputs.own[one.feature].name for one in fresh]
         costs = tuple(Cost(CostKind.ROW_BITS, name, names.count(name)) for name in dict.fromkeys(names))
         answer = Bitmaps(tree=tree, round=number, bitmaps=bitmaps)
@@ -275,17 +284,20 @@ def _read(state: bytes) -> list[_Disclosed]:
         raise IntegrityError("boost.checkpoint", "the checkpoint of this run is damaged", str(error)) from None
 
 
-async def _send_paths(channel: Channel, inputs: HolderInputs, splits: Sequence[OwnSplit]) -> None:
-    test = inputs.index.test
-    columns = []
-    for split in splits:
-        feature = inputs.own[split.feature]
-        columns.append(np.isin(feature.codes[test], split.left))
-    bits = np.column_stack(columns) if columns else np.zeros((int(test.sum()), 0), np.bool_)
-    paths = Paths(rows=len(bits), splits=len(splits), bits=pack_bits(bits))
+async def _send_paths(
+    channel: Channel, inputs: HolderInputs, splits: Sequence[OwnSplit], given: GivenRows | None
+) -> None:
+    sides = [np.isin(inputs.own[split.feature].codes, split.left) for split in splits]
+    message: Paths | ChosenPaths
+    if given is None:
+        test = inputs.index.test
+        bits = np.column_stack([np.zeros((int(test.sum()), 0), np.bool_), *(one[test] for one in sides)])
+        message = Paths(rows=len(bits), splits=len(splits), bits=pack_bits(bits))
+    else:
+        message = ChosenPaths(bodies=[given.test.select(one.astype(np.int64), None) for one in sides])
     # No cost: the same thresholds as in training, about other rows; no row is told more often than the cap allows.
-    await channel.send(inputs.label_holder, paths, spend=Spend(_digest(paths), ()))
+    await channel.send(inputs.label_holder, message, spend=Spend(_digest(message), ()))
 
 
-def _digest(message: TreeShapes | WantedSplits | Paths) -> str:
+def _digest(message: TreeShapes | WantedSplits | Paths | ChosenPaths) -> str:
     return hashlib.sha256(encode(message)).hexdigest()

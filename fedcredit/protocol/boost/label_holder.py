@@ -23,6 +23,7 @@ from fedcredit.protocol.boost.draws import LabelDraws, OfferedDraws
 from fedcredit.protocol.boost.messages import (
     Bitmaps,
     BoostBasis,
+    ChosenPaths,
     KeptSplits,
     Offer,
     Paths,
@@ -38,6 +39,7 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.protocol.select.label_holder import ChosenRows, choose_rows
 from fedcredit.types import PartyId
 
 __all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees", "training_rows"]
@@ -116,9 +118,12 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     shapes = await _shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
     bins = {party: Expected(tuple((f.code, f.bins) for f in announced)) for party, announced in shapes.items()}
-    conversation = inputs.plan.conversation(session, int(inputs.index.train.sum()))
+    chosen = None
+    if inputs.index.hidden:
+        chosen = await choose_rows(channel, inputs.holders, inputs.index, inputs.keep, session.run_digest)
+    conversation = inputs.plan.conversation(session, int(inputs.index.summed.sum()))
     asker = await GroupSumAsker.open(channel, conversation, bins, inputs.keep)
-    run = _Run(channel, asker, inputs, features, train)
+    run = _Run(channel, (asker, chosen), inputs, features, train)
     while not run.state.finished:
         await run.grow()
     await channel.broadcast(inputs.holders, TreeStart(tree=len(run.state.history), more=False))
@@ -164,9 +169,15 @@ class _Run:
     """The model under growth, and the conversation about it with all holders."""
 
     def __init__(
-        self, channel: Channel, asker: GroupSumAsker, inputs: LabelInputs, features: FeatureList, train: Bools
+        self,
+        channel: Channel,
+        asked: tuple[GroupSumAsker, ChosenRows | None],
+        inputs: LabelInputs,
+        features: FeatureList,
+        train: Bools,
     ) -> None:
-        self._channel, self._asker, self._inputs, self._features = channel, asker, inputs, features
+        self._channel, self._inputs, self._features = channel, inputs, features
+        self._asker, self._chosen = asked
         self._plan, self._train = inputs.plan, train
         self._rows = np.flatnonzero(inputs.index.train)  # rows that judge early stopping go down the trees too
         self._formats = {party: SlotFormat(features.bins_of(party)) for party in inputs.holders}
@@ -229,6 +240,8 @@ class _Run:
         columns = [column for question in questions for column in (question.g, question.h)]
         slots = FIELDS * self._plan.slots[at[1]]
         columns += [np.zeros(len(self._rows), np.int64)] * (slots - len(columns))
+        if self._chosen is not None:
+            columns = [self._among_all(column) for column in columns]
         withheld = {party: self._withheld(party, grower) for party in self._inputs.holders}
         batch = self._plan.batch(*at)
         answers = await self._asker.ask(columns, self._inputs.keep, batch=batch, withheld=withheld)
@@ -239,6 +252,12 @@ class _Run:
 
         sums = [(together(FIELDS * i), together(FIELDS * i + 1)) for i in range(len(questions))]
         return RoundSums(questions, sums)
+
+    def _among_all(self, column: Ints) -> Ints:
+        """A column of the training rows, 0 in all other rows of the common order."""
+        full = np.zeros(len(self._inputs.index.rows), np.int64)
+        full[self._rows] = column
+        return full
 
     def _withheld(self, party: PartyId, grower: TreeGrower) -> Bools:
         """What a holder does not tell, as it decides itself: features not offered, and those that are used up."""
@@ -265,13 +284,20 @@ class _Run:
         for party, splits in of_owner.items():
             if splits:
                 answer = await self._channel.receive(party, Bitmaps)
-                note_message(self._inputs.keep.escrow, party, answer)
                 if (answer.tree, answer.round, len(answer.bitmaps)) != (tree, number, len(splits)):
                     raise PeerError("boost.bitmaps", f"{party}: bitmaps of another round, or too many or too few")
-                with blaming(party):
-                    for split, bitmap in zip(splits, answer.bitmaps, strict=True):
-                        bits[split] = unpack_bits(bitmap, (len(self._rows),), "bitmap")
+                sides = [self._side(party, bitmap) for bitmap in answer.bitmaps]
+                if self._chosen is not None:  # what was opened, in place of what nobody can open again
+                    answer = Bitmaps(tree=tree, round=number, bitmaps=[pack_bits(side) for side in sides])
+                note_message(self._inputs.keep.escrow, party, answer)
+                bits.update(zip(splits, sides, strict=True))
         return {split: bits[split] for split in wanted}
+
+    def _side(self, party: PartyId, bitmap: bytes) -> Bools:
+        if self._chosen is not None:
+            return self._chosen.bits("train", bitmap, party)
+        with blaming(party):
+            return unpack_bits(bitmap, (len(self._rows),), "bitmap")
 
     async def score(self) -> LedTrees:
         """Has the held-out rows' paths told, and puts the model together."""
@@ -288,8 +314,8 @@ class _Run:
             kept_of_party = [split for split in splits if split in needed]
             paths = await self._paths(party, int(test.sum()), len(kept_of_party))
             told |= {split: paths[:, place] for place, split in enumerate(kept_of_party)}
-        bits = np.empty((len(test), len(model.splits)), np.bool_)
-        bits[~test] = self.state.bits()
+        bits = np.zeros((len(test), len(model.splits)), np.bool_)  # rows that do not count go nowhere
+        bits[self._rows] = self.state.bits()
         bits[test] = model_bits(model, code_matrix(self._inputs.own, np.flatnonzero(test)), told)
         numbers = {split: place for splits in disclosed.values() for place, split in enumerate(splits)}
         return LedTrees(
@@ -304,6 +330,12 @@ class _Run:
         )
 
     async def _paths(self, party: PartyId, rows: int, splits: int) -> Bools:
+        if self._chosen is not None:
+            bodies = (await self._channel.receive(party, ChosenPaths)).bodies
+            if len(bodies) != splits:
+                raise PeerError("boost.paths", f"{party}: paths in {len(bodies)} splits, {splits} needed")
+            sides = [self._chosen.bits("test", body, party) for body in bodies]
+            return np.column_stack([np.zeros((rows, 0), np.bool_), *sides])
         paths = await self._channel.receive(party, Paths)
         if (paths.rows, paths.splits) != (rows, splits):
             raise PeerError(

@@ -14,6 +14,7 @@ __all__ = [
     "SCHEMA",
     "Bitmaps",
     "BoostBasis",
+    "ChosenPaths",
     "KeptSplits",
     "Offer",
     "Paths",
@@ -74,7 +75,10 @@ class WantedSplits(Message, frozen=True, kw_only=True, tag="boost.splits"):
 
 
 class Bitmaps(Message, frozen=True, kw_only=True, tag="boost.bitmaps"):
-    """For every wanted split one bit a row that is not held out: whether it goes left; most significant bit first."""
+    """For every wanted split one bit a row that is not held out: whether it goes left; most significant bit first.
+
+    Where rows are hidden, the bits of all rows times the label holder's encrypted choice.
+    """
 
     tree: _Tree
     round: _Round
@@ -95,6 +99,12 @@ class Paths(Message, frozen=True, kw_only=True, tag="boost.paths"):
     bits: bytes
 
 
+class ChosenPaths(Message, frozen=True, kw_only=True, tag="boost.chosen_paths"):
+    """For each of the holder's splits the bits of all rows, times the label holder's encrypted choice of rows."""
+
+    bodies: list[bytes]
+
+
 _L, _P = frozenset({Role.LABEL_HOLDER}), frozenset({Role.FEATURE_HOLDER})
 _SMALL = 1 << 10
 _SHAPES = 1 << 22
@@ -111,6 +121,7 @@ SCHEMA = ProtocolSchema(
         Declared(message=Bitmaps, senders=_P, receivers=_L, max_bytes=_BITS, spends=True),
         Declared(message=KeptSplits, senders=_L, receivers=_P, max_bytes=1 << 23),
         Declared(message=Paths, senders=_P, receivers=_L, max_bytes=_BITS, spends=True),
+        Declared(message=ChosenPaths, senders=_P, receivers=_L, max_bytes=_BITS, spends=True),
     ),
 )
 """All messages of this protocol besides those of its group sums."""
