@@ -7,6 +7,9 @@ the disk, and directories that forbid execution (``/tmp`` in the containers) do 
 The calls release the interpreter's lock, so threads keep every core busy. Encodings are 32 bytes; what is no canonical
 encoding of a point is never computed with.
 
+libsodium up to 1.0.18 decodes a point from 255 of the 256 bits and ignores the highest, so that each point has a second
+encoding; it is looked at here before the library sees a peer's bytes.
+
 Source: RFC 9496 (ristretto255); libsodium's ``crypto_core_ristretto255_*`` and ``crypto_scalarmult_ristretto255*``.
 """
 
@@ -66,6 +69,7 @@ Job = Callable[[int, int], int]
 
 _BLOCK = 2048
 _FIELD = (1 << 255) - 19
+_HIGHEST = np.uint8(0x80)  # of the last byte
 _FUNCTIONS = {
     "crypto_core_ristretto255_is_valid_point": 1,
     "crypto_core_ristretto255_add": 3,
@@ -155,7 +159,7 @@ def times(points: Bytes, scalar: int) -> Bytes:
     Raises:
         PeerError: an item is no canonical encoding, or the identity.
     """
-    points = np.ascontiguousarray(points)
+    points = _canonical(points)
     out = np.empty_like(points)
     source, target = points.ctypes.data, out.ctypes.data
     multiply = library().crypto_scalarmult_ristretto255
@@ -172,7 +176,7 @@ def times(points: Bytes, scalar: int) -> Bytes:
 
 def times_each(points: Bytes, scalars: Bytes) -> Bytes:
     """A scalar of its own times each point; shapes uint8 (n, 32), raises as `times`."""
-    points, scalars = np.ascontiguousarray(points), np.ascontiguousarray(scalars)
+    points, scalars = _canonical(points), np.ascontiguousarray(scalars)
     out = np.empty_like(points)
     source, factor, target = points.ctypes.data, scalars.ctypes.data, out.ctypes.data
     multiply = library().crypto_scalarmult_ristretto255
@@ -249,7 +253,8 @@ def add(left: Bytes, right: Bytes) -> Bytes:
     Raises:
         PeerError: one is no canonical encoding.
     """
-    left, right, out = np.ascontiguousarray(left), np.ascontiguousarray(right), np.empty(POINT, dtype=np.uint8)
+    left, right = _canonical(np.stack([left, right]))
+    out = np.empty(POINT, dtype=np.uint8)
     if library().crypto_core_ristretto255_add(out.ctypes.data, left.ctypes.data, right.ctypes.data):
         raise PeerError("blind.encoding", "a sum was asked of bytes that encode no point")
     return out
@@ -264,7 +269,7 @@ def validate(points: Bytes) -> None:
     Raises:
         PeerError: naming the first such item.
     """
-    points = np.ascontiguousarray(points)
+    points = _canonical(points)
     valid = library().crypto_core_ristretto255_is_valid_point
     source = points.ctypes.data
     live = np.asarray(points.any(axis=1))
@@ -276,6 +281,15 @@ def validate(points: Bytes) -> None:
         return last - first
 
     reject(points, each(len(points), job))
+
+
+def _canonical(points: Bytes) -> Bytes:
+    """The same array, contiguous, without encodings that set the highest bit."""
+    points = np.ascontiguousarray(points)
+    (high,) = np.nonzero(points[:, POINT - 1] & _HIGHEST)
+    if len(high):
+        reject(points, int(high[0]))
+    return points
 
 
 def reject(points: Bytes, at: int | None) -> None:
