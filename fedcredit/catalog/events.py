@@ -15,7 +15,7 @@ import polars as pl
 from fedcredit.catalog import features as kinds
 from fedcredit.catalog.windows import month_number
 
-__all__ = ["coded", "event", "months_of", "static", "total", "without"]
+__all__ = ["coded", "event", "months_of", "run_out", "static", "total", "without"]
 
 
 def months_of(day: pl.Expr) -> pl.Expr:
@@ -49,17 +49,17 @@ def event(feature: kinds.ByColumn, time: str, as_of: dt.date) -> pl.Expr:
     now = month_number(as_of)
     month = months_of(pl.col(time))
     if isinstance(feature, kinds.Recency):
-        kept = _where(feature) if feature.column is None else pl.col(feature.column) > 0
+        kept = _where(feature, time) if feature.column is None else pl.col(feature.column) > 0
         return (now - month.filter(kept).max()).cast(pl.Float64)
     if isinstance(feature, kinds.Count):
-        return _kept(feature, month, now).sum().cast(pl.Float64)
+        return _kept(feature, time, now).sum().cast(pl.Float64)
     if isinstance(feature, kinds.Total):
-        values = pl.col(feature.column).filter(_kept(feature, month, now)).drop_nulls()
+        values = pl.col(feature.column).filter(_kept(feature, time, now)).drop_nulls()
         return {"sum": total(values), "mean": total(values) / values.len(), "max": values.max()}[feature.of]
     if isinstance(feature, kinds.Open):
         return _open(feature, time, as_of)
     if isinstance(feature, kinds.Latest):
-        kept = _where(feature)
+        kept = _where(feature, time)
         last = pl.col(feature.column).filter(kept).sort_by(pl.col(time).filter(kept), maintain_order=True).last()
         return coded(last, feature.codes)
     raise TypeError(f"kind {feature.kind!r} is not about events")
@@ -67,7 +67,7 @@ def event(feature: kinds.ByColumn, time: str, as_of: dt.date) -> pl.Expr:
 
 def without(feature: kinds.ByColumn) -> float | None:
     """The value of an enterprise that has no row in the event table: a list of events is complete."""
-    if isinstance(feature, (kinds.Count, kinds.Active)):
+    if isinstance(feature, kinds.Count):
         return 0.0
     if isinstance(feature, (kinds.Total, kinds.Open)) and feature.of in ("sum", "count"):
         return 0.0
@@ -88,20 +88,20 @@ def static(feature: kinds.ByColumn, value: pl.Expr, as_of: dt.date) -> pl.Expr:
     raise TypeError(f"kind {feature.kind!r} is not about static tables")
 
 
-def _where(feature: kinds.Recency | kinds.Count | kinds.Total | kinds.Open | kinds.Latest) -> pl.Expr:
-    kept = pl.lit(value=True) & pl.col(".id").is_not_null()
+def _where(feature: kinds.Recency | kinds.Count | kinds.Total | kinds.Open | kinds.Latest, time: str) -> pl.Expr:
+    kept = pl.col(time).is_not_null()
     for column, values in feature.where.items():
         kept = kept & pl.col(column).is_in(list(values)).fill_null(value=False)
     return kept
 
 
-def _kept(feature: kinds.Count | kinds.Total, month: pl.Expr, now: int) -> pl.Expr:
-    kept = _where(feature)
-    return kept if feature.months is None else kept & (month > now - feature.months)
+def _kept(feature: kinds.Count | kinds.Total, time: str, now: int) -> pl.Expr:
+    kept = _where(feature, time)
+    return kept if feature.months is None else kept & (months_of(pl.col(time)) > now - feature.months)
 
 
 def _open(feature: kinds.Open, time: str, as_of: dt.date) -> pl.Expr:
-    kept = _where(feature) & ~_ended(feature, time, as_of)
+    kept = _where(feature, time) & ~_ended(feature, time, as_of)
     if feature.of == "count":
         return kept.sum().cast(pl.Float64)
     if feature.of == "longest":
@@ -114,7 +114,12 @@ def _ended(feature: kinds.Open, time: str, as_of: dt.date) -> pl.Expr:
     """Whether the end is known and not after the as-of day; dates after it have been made missing before."""
     if feature.until is not None:
         return pl.col(feature.until).is_not_null()
-    ends = months_of(pl.col(time)) + pl.col(feature.term or "").floor()
+    return run_out(time, feature.term or "", as_of)
+
+
+def run_out(time: str, term: str, as_of: dt.date) -> pl.Expr:
+    """Whether the months in column ``term`` since the date in ``time`` have passed on the as-of day."""
+    ends = months_of(pl.col(time)) + pl.col(term).floor()
     now = month_number(as_of)
     longest = calendar.monthrange(as_of.year, as_of.month)[1]
     day = pl.col(time).dt.day().clip(upper_bound=longest)  # the 31st of a month that has 30 is its last day

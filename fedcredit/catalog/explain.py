@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -119,5 +119,6 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
     elif loc[0] == "label" and len(loc) > 1:
         model = LabelSection
     elif loc[0] == "tables" and len(loc) > 2:
-        model = {"columns": Column, "computed": Computed}.get(str(loc[2]), Table) if len(loc) > 4 else Table
+        inner: Mapping[str, type[BaseModel]] = {"columns": Column, "computed": Computed}
+        model = inner.get(str(loc[2]), Table) if len(loc) > 4 else Table
     return list(model.model_fields)

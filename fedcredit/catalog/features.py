@@ -146,8 +146,8 @@ class Missed(_OfTable):
     A month is missed if it has no row, or with ``column`` if that is null or not above 0 there. ``count``: missed
     months in the window; ``share``: divided by the months looked at; ``run``: missed months in a row up to month
     ``skip``. With ``since``, a date column ``table.column`` of a static table, only months that began on that date or
-    later are looked at: a young enterprise has missed nothing. Null where no month is left to be looked at (with ``since``
-    also where that date is missing).
+    later are looked at: a young enterprise has missed nothing. Null where no month is left to be looked at (with
+    ``since`` also where that date is missing).
     """
 
     kind: Literal["missed"]

@@ -85,7 +85,7 @@ def _over(top: pl.Expr, bottom: pl.Expr) -> pl.Expr:
 
 def _both(pairs: Iterable[tuple[pl.Expr, pl.Expr]]) -> list[tuple[pl.Expr, pl.Expr]]:
     """Each pair, null in both where either is."""
-    found = []
+    found: list[tuple[pl.Expr, pl.Expr]] = []
     for x, y in pairs:
         given = x.is_not_null() & y.is_not_null()
         found.append((pl.when(given).then(x), pl.when(given).then(y)))
@@ -103,14 +103,15 @@ def _median(values: Sequence[pl.Expr]) -> pl.Expr:
 
 def _level(feature: kinds.Level, cells: Cells) -> pl.Expr:
     values = cells.window(feature.column, feature.skip, feature.months)
-    result = {
+    by_name: dict[str, Callable[[Sequence[pl.Expr]], pl.Expr]] = {
         "mean": _mean,
         "sum": _sum,
         "median": _median,
         "min": pl.min_horizontal,
         "max": pl.max_horizontal,
         "last": pl.coalesce,
-    }[feature.of](values)
+    }
+    result = by_name[feature.of](values)
     return pl.when(_known(values) >= feature.least).then(result)
 
 

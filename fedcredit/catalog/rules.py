@@ -1,7 +1,7 @@
 """Rules of a catalogue that span keys, and the rule that no feature may look past the as-of day.
 
-Each raises a ``PydanticCustomError`` of type ``fedcredit`` whose context holds ``key`` (dotted path), ``right`` (what was
-found and what would be right) and ``code``, which ``fedcredit.catalog.explain`` prints as they are.
+Each raises a ``PydanticCustomError`` of type ``fedcredit`` whose context holds ``key`` (dotted path), ``right`` (what
+was found and what would be right) and ``code``, which ``fedcredit.catalog.explain`` prints as they are.
 """
 
 from __future__ import annotations
