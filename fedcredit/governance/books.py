@@ -6,6 +6,7 @@ threads and processes, and is on disk when it ends (``synchronous = FULL``).
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -19,7 +20,7 @@ from fedcredit.governance.canonical import canonical_json
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import Basis, CostKind, Declaration
 
-__all__ = ["Account", "Books", "Entry"]
+__all__ = ["Account", "Books", "Entry", "costs_text", "names_ids_only"]
 
 _VERSION = 1
 _BUSY_SECONDS = 30.0
@@ -230,3 +231,9 @@ class Books:
 def costs_text(costs: Mapping[Account, int]) -> str:
     """Canonical text of amounts by account."""
     return canonical_json(sorted([kind, feature, amount] for (kind, feature), amount in costs.items()))
+
+
+def names_ids_only(costs: str) -> bool:
+    """Whether a text of `costs_text` names ids and nothing else."""
+    kinds = {kind for kind, _, _ in json.loads(costs)}
+    return kinds == {CostKind.IDS_ASKED}

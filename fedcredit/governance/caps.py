@@ -33,6 +33,10 @@ _RETURNED_ROWS, _RETURNED_BADS = 20, 10
 _TOTALS, _BITS_A_TOTAL = 3, 12
 """At most three totals of a row in integer points, each below 2^12 points."""
 
+_IDS_TIMES, _IDS_LEAST = 4, 250_000
+"""Ids that a counterparty may ask for: four lists as long as the table, and a few lists of a large bank with its decoys
+where the table is short."""
+
 _THRESHOLDS = 3
 """Distinct thresholds of a feature whose bitmaps may ever be disclosed; a bitmap is one bit a row."""
 
@@ -45,6 +49,7 @@ class CapRules:
         equations: Largest number of equations a feature; None = the default formula alone.
         row_bits: Largest number of bits a row for the whole party; None = the default alone.
         bins_returned: Largest number of bins returned; None = the default formula alone.
+        ids_asked: Largest number of ids asked in blind alignments; None = the default formula alone.
         enforce: False counts without refusing what the defaults forbid: simulation only. A number given here still
             holds then, even where it is looser than the default.
         simulation: The run is a simulation.
@@ -53,6 +58,7 @@ class CapRules:
     equations: float | None = None
     row_bits: float | None = None
     bins_returned: float | None = None
+    ids_asked: float | None = None
     enforce: bool = True
     simulation: bool = False
 
@@ -64,7 +70,8 @@ class CapRules:
         """
         if not (self.enforce or self.simulation):
             raise PolicyDenied("ledger.enforce", "enforce = false is possible in a simulation only")
-        for name, value in (("equations", self.equations), ("row_bits", self.row_bits), ("bins", self.bins_returned)):
+        named = {"equations": self.equations, "row_bits": self.row_bits, "bins": self.bins_returned}
+        for name, value in (*named.items(), ("ids", self.ids_asked)):
             if value is not None and not value >= 0:
                 raise PolicyDenied(
                     "ledger.caps", f"the policy's cap of {name} is {value}, a number from 0 up is needed"
@@ -80,17 +87,20 @@ class Caps:
         row_bits: Bits a row of the whole party.
         feature_row_bits: Bits a row of one feature's bitmaps.
         bins_returned: Bins of the whole party.
+        ids_asked: Ids of the whole party.
     """
 
     equations: float
     row_bits: float
     feature_row_bits: float
     bins_returned: float
+    ids_asked: float
 
     @classmethod
     def of(cls, basis: Basis, rules: CapRules | None = None) -> Caps:
         """Caps for the sizes a label holder claims, under a house's rules; all are whole numbers or infinite.
 
+        The cap of ids follows from the rows of the house's own table (`Basis.own`), the others from what was claimed.
         With ``enforce`` a rule can only lower a cap. Without it a rule replaces the cap and no rule means no cap.
         """
         rules = rules or CapRules()
@@ -99,6 +109,7 @@ class Caps:
             row_bits=_TOTALS * _BITS_A_TOTAL,
             feature_row_bits=_THRESHOLDS,
             bins_returned=min(basis.n_bad // _RETURNED_BADS, basis.n_eff // _RETURNED_ROWS),
+            ids_asked=_IDS_TIMES * max(basis.n_eff, _IDS_LEAST),
         )
         return replace(
             default,
@@ -106,6 +117,7 @@ class Caps:
             row_bits=_in_force(default.row_bits, rules.row_bits, rules),
             feature_row_bits=_in_force(default.feature_row_bits, None, rules),
             bins_returned=_in_force(default.bins_returned, rules.bins_returned, rules),
+            ids_asked=_in_force(default.ids_asked, rules.ids_asked, rules),
         )
 
     def for_cost(self, kind: CostKind, feature: str) -> float:
@@ -114,6 +126,8 @@ class Caps:
             return self.equations
         if kind is CostKind.BINS_RETURNED:
             return self.bins_returned
+        if kind is CostKind.IDS_ASKED:
+            return self.ids_asked
         return self.feature_row_bits if feature else self.row_bits
 
     def strictest(self, other: Caps) -> Caps:
@@ -123,6 +137,7 @@ class Caps:
             row_bits=min(self.row_bits, other.row_bits),
             feature_row_bits=min(self.feature_row_bits, other.feature_row_bits),
             bins_returned=min(self.bins_returned, other.bins_returned),
+            ids_asked=min(self.ids_asked, other.ids_asked),
         )
 
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedcredit.errors import DisclosureRefused
-from fedcredit.governance.books import Account, Books, Entry, costs_text
+from fedcredit.governance.books import Account, Books, Entry, costs_text, names_ids_only
 from fedcredit.governance.caps import CapRules, Caps
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
@@ -49,7 +49,9 @@ class LedgerLine:
         feature_bits_cap: Cap on them; None as above.
         bins_returned: Bins returned to their owner.
         bins_returned_cap: Their cap; None as above.
-        noise_rows: Smallest noise the run declared, in rows.
+        noise_rows: Smallest noise the run declared, in rows; 0 where it declared ids alone.
+        ids_asked: Ids asked in blind alignments.
+        ids_asked_cap: Their cap; None as above.
     """
 
     counterparty: PartyId
@@ -64,6 +66,8 @@ class LedgerLine:
     bins_returned: float
     bins_returned_cap: float | None
     noise_rows: float
+    ids_asked: float = 0.0
+    ids_asked_cap: float | None = None
 
 
 class Ledger:
@@ -117,7 +121,8 @@ class Ledger:
                 raise DisclosureRefused(
                     "ledger.data-version", f"this run already answers {counterparty} from another version of the data"
                 )
-            self._admit(entry, declaration.data_version, asked, self._caps(entry, declaration.basis))
+            caps = self._caps(entry, declaration.basis, ids_only=_ids_only(asked))
+            self._admit(entry, declaration.data_version, asked, caps)
             self._books.add_declaration(entry, declaration, asked)
 
     def _admit(self, entry: Entry, version: str, asked: Mapping[Account, int], caps: Caps) -> None:
@@ -171,8 +176,8 @@ class Ledger:
         known = self._books.declarations(entry)
         if not known:
             raise DisclosureRefused("ledger.undeclared", f"nothing was declared to {entry.counterparty} in this run")
-        version, basis, _ = next(iter(known.values()))
-        caps = self._caps(entry, basis)
+        version, _, _ = next(iter(known.values()))
+        caps = self._caps(entry)
         for account, amount in costs.items():
             left = self._books.pending(entry, account)
             if amount > left:
@@ -199,7 +204,7 @@ class Ledger:
         """What this run could still declare for each account; infinite where caps are not enforced."""
         entry = Entry(run, counterparty)
         with self._books.transaction():
-            caps = self._caps(entry, basis)
+            caps = self._caps(entry, basis, ids_only=all(kind is CostKind.IDS_ASKED for kind, _ in accounts))
             left = []
             for account in (_account(kind, feature) for kind, feature in accounts):
                 used = self._books.total(counterparty, data_version, account) + self._books.pending(entry, account)
@@ -223,8 +228,8 @@ class Ledger:
 
     def _line(self, entry: Entry) -> LedgerLine:
         known = list(self._books.declarations(entry).values())
-        version, basis, _ = known[0]
-        caps = self._caps(entry, basis)
+        version, _, _ = known[0]
+        caps = self._caps(entry)
         totals = self._books.totals(entry.counterparty, version)
         equations = [(amount, name) for (kind, name), amount in totals.items() if kind is CostKind.EQUATIONS]
         largest, feature = max(equations, default=(0, ""), key=lambda one: (one[0], one[1]))
@@ -247,13 +252,30 @@ class Ledger:
             feature_bits_cap=_finite(caps.feature_row_bits),
             bins_returned=total(CostKind.BINS_RETURNED),
             bins_returned_cap=_finite(caps.bins_returned),
-            noise_rows=min(one.noise_rows for _, one, _ in known),
+            noise_rows=min((one.noise_rows for _, one, costs in known if not names_ids_only(costs)), default=0.0),
+            ids_asked=total(CostKind.IDS_ASKED),
+            ids_asked_cap=_finite(caps.ids_asked),
         )
 
-    def _caps(self, entry: Entry, basis: Basis) -> Caps:
-        """Strictest caps of a basis and of all that the run has declared to this counterparty."""
-        bases = [basis, *(one for _, one, _ in self._books.declarations(entry).values())]
-        return reduce(Caps.strictest, (Caps.of(one, self._rules) for one in bases))
+    def _caps(self, entry: Entry, basis: Basis | None = None, *, ids_only: bool = False) -> Caps:
+        """Strictest caps of a basis and of all that the run has declared to this counterparty.
+
+        The cap of ids follows from declarations of ids alone where there are any, the others from the rest: the one is
+        about the house's own table, the others about what the counterparty claims.
+
+        Args:
+            entry: Run and counterparty.
+            basis: Of what is asked now; None = of what is declared alone.
+            ids_only: Whether ``basis`` is of ids alone.
+        """
+        bases: dict[bool, list[Basis]] = {True: [], False: []}
+        if basis is not None:
+            bases[ids_only].append(basis)
+        for _, one, costs in self._books.declarations(entry).values():
+            bases[names_ids_only(costs)].append(one)
+        of_ids, of_claims = ([Caps.of(one, self._rules) for one in bases[kind]] for kind in (True, False))
+        caps = reduce(Caps.strictest, of_claims or of_ids)
+        return replace(caps, ids_asked=reduce(Caps.strictest, of_ids).ids_asked) if of_ids else caps
 
     def _check_open(self, run: RunId) -> None:
         if self._books.is_closed(run):
@@ -261,8 +283,12 @@ class Ledger:
 
 
 def _account(kind: CostKind, feature: str) -> Account:
-    """The account a cost goes to: bins returned are always counted for the whole party."""
-    return (kind, "" if kind is CostKind.BINS_RETURNED else feature)
+    """The account a cost goes to: bins returned and ids are always counted for the whole party."""
+    return (kind, "" if kind in {CostKind.BINS_RETURNED, CostKind.IDS_ASKED} else feature)
+
+
+def _ids_only(costs: Mapping[Account, int]) -> bool:
+    return bool(costs) and all(kind is CostKind.IDS_ASKED for kind, _ in costs)
 
 
 def _by_account(costs: Sequence[Cost]) -> dict[Account, int]:
@@ -290,6 +316,7 @@ def _account_name(account: Account) -> str:
         CostKind.EQUATIONS: "equations",
         CostKind.ROW_BITS: "bits per row",
         CostKind.BINS_RETURNED: "bins returned",
+        CostKind.IDS_ASKED: "ids asked",
     }[kind]
     return f"{words} on feature {feature!r}" if feature else f"{words} of the whole party"
 

@@ -17,6 +17,7 @@
     equations = 50
     row_bits = 12
     bins_returned = 40
+    ids_asked = 500_000
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class CapSection(BaseModel):
     equations: _Cap | None = None
     row_bits: _Cap | None = None
     bins_returned: _Cap | None = None
+    ids_asked: _Cap | None = None
 
 
 class Policy(BaseModel):
@@ -101,6 +103,7 @@ class Policy(BaseModel):
             equations=self.caps.equations,
             row_bits=self.caps.row_bits,
             bins_returned=self.caps.bins_returned,
+            ids_asked=self.caps.ids_asked,
             enforce=self.enforce,
             simulation=self.mode == "simulation",
         )

@@ -21,7 +21,7 @@ _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class CostKind(StrEnum):
-    """The three currencies of disclosure."""
+    """The four currencies of disclosure."""
 
     EQUATIONS = "equations"
     """Exact or noised sums answered about one feature; a packed vector of two values counts two."""
@@ -29,6 +29,8 @@ class CostKind(StrEnum):
     """Bits disclosed about every row; feature "" is the whole party, a name is that feature's bitmaps."""
     BINS_RETURNED = "bins_returned"
     """Bins whose WOE or bad rate went back to their owner; always of the whole party."""
+    IDS_ASKED = "ids_asked"
+    """Ids that were blinded for somebody who will learn which of them are known here; always of the whole party."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,15 @@ class Basis:
             raise BoundError("disclosure.basis", f"basis has {self.n_bad} bads in {self.n_eff} rows")
         if not (math.isfinite(self.noise_rows) and self.noise_rows >= 0):
             raise BoundError("disclosure.basis", f"basis has noise of {self.noise_rows} rows, 0 or more is needed")
+
+    @classmethod
+    def own(cls, rows: int) -> Basis:
+        """Before anybody has claimed a size: the rows of the declarer's own table, from which the cap of ids follows.
+
+        Args:
+            rows: Rows of the table.
+        """
+        return cls(n_eff=rows, n_bad=0)
 
 
 @dataclass(frozen=True)
