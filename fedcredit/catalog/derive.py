@@ -11,13 +11,16 @@ import polars as pl
 from fedcredit.catalog.labels import label_ids
 from fedcredit.catalog.model import Catalog
 from fedcredit.catalog.needs import Needs, table_needs
-from fedcredit.catalog.plan import REPEATS, Request, build_plan
-from fedcredit.catalog.prepare import ID, RAW_ID, cut
+from fedcredit.catalog.plan import REPEATS, Ids, Request, build_plan
+from fedcredit.catalog.prepare import RAW_ID, cut
 from fedcredit.catalog.typed import unreadable
+from fedcredit.catalog.wide import CODE
 from fedcredit.errors import DataError
 from fedcredit.kernels.uscc import normalise
 
 __all__ = ["Derived", "Dropped", "as_of_day", "derive"]
+
+ID = ".id"
 
 
 @dataclass(frozen=True)
@@ -78,35 +81,44 @@ def derive(request: Request, place: str) -> Derived:
     needs = table_needs(request.catalog, request.names, label=request.label)
     try:
         counts = _spellings(request, needs)
-        ids = _normalised(request.catalog, pl.concat([frame.select(RAW_ID) for frame in counts.values()]))
-        frame = build_plan(request, ids.drop_nulls().lazy()).collect()
+        spelled = _normalised(request.catalog, pl.concat([frame.select(RAW_ID) for frame in counts.values()]))
+        valid = spelled.drop_nulls()
+        every = valid[ID].unique().sort()
+        coded = valid.join(every.to_frame().with_row_index(CODE), on=ID, how="left").select(RAW_ID, CODE)
+        frame = build_plan(request, Ids(coded.lazy(), len(every))).collect()
     except pl.exceptions.PolarsError as error:
         _diagnose(request, needs, place)
         right = f"{place}: the tables cannot be read as the catalogue says ({type(error).__name__})"
         raise DataError("catalog.type", f"{right}; see `fedcredit catalog check`") from None
-    for name in frame.columns:
-        if name.startswith(REPEATS) and int(frame[name].sum() or 0):
-            table, rows = name.removeprefix(REPEATS), int(frame[name].sum())
-            right = f'{rows} rows repeat an enterprise (and month), and the catalogue says duplicates = "error"'
-            raise DataError("catalog.duplicates", f"{place}: table {table!r}: {right}")
+    _refuse_repeats(request, frame, place)
     if frame.height == 0:
         raise DataError("data.empty", f"{place}: no enterprise is left on the as-of day; see `fedcredit catalog check`")
-    valid = ids.drop_nulls()
     label = request.catalog.label
     return Derived(
-        ids=frame[ID].alias("id"),
+        ids=every.gather(frame[CODE]).alias("id"),
         columns={name: frame[name] for name in request.names},
         label=frame[label.name] if request.label and label is not None else None,
-        dropped={name: _dropped(counted, ids) for name, counted in counts.items() if name != ""},
-        merged=valid.height - valid[ID].n_unique(),
+        dropped={name: _dropped(counted, spelled) for name, counted in counts.items() if name != ""},
+        merged=len(coded) - len(every),
     )
+
+
+def _refuse_repeats(request: Request, frame: pl.DataFrame, place: str) -> None:
+    for name in request.tables:
+        column = f"{name}.{REPEATS}"
+        rows = int(frame[column].sum() or 0) if column in frame.columns else 0
+        if rows:
+            right = f'{rows} rows repeat an enterprise (and month), and the catalogue says duplicates = "error"'
+            raise DataError("catalog.duplicates", f"{place}: table {name!r}: {right}")
 
 
 def _spellings(request: Request, needs: Mapping[str, Needs]) -> dict[str, pl.DataFrame]:
     """By table: each spelling of an id up to the as-of day, and its rows. Under "": those of the label alone."""
     queries = {}
     for name, need in needs.items():
-        rows = cut(request.catalog, name, request.tables[name], need.columns, request.as_of).lazy
+        table = request.catalog.tables[name]
+        dated = [column for column in need.columns if column in (table.id, table.time, table.order)]
+        rows = cut(request.catalog, name, request.tables[name], dated, request.as_of).lazy
         queries[name] = rows.group_by(RAW_ID).agg(pl.len().alias("rows"))
     label = request.catalog.label
     if request.label and label is not None:

@@ -11,7 +11,8 @@ import polars as pl
 from fedcredit.catalog.events import run_out
 from fedcredit.catalog.model import Catalog, LabelSection
 from fedcredit.catalog.needs import raw_columns
-from fedcredit.catalog.prepare import ID, RAW_ID, cut, types_of
+from fedcredit.catalog.prepare import RAW_ID, cut, types_of
+from fedcredit.catalog.wide import CODE
 from fedcredit.catalog.windows import month_number, month_start
 
 __all__ = ["horizon_end", "label_ids", "label_rows"]
@@ -35,28 +36,28 @@ def label_ids(catalog: Catalog, label: LabelSection, tables: Mapping[str, pl.Laz
 def label_rows(
     catalog: Catalog, label: LabelSection, tables: Mapping[str, pl.LazyFrame], as_of: dt.date, ids: pl.LazyFrame
 ) -> pl.LazyFrame:
-    """One row per enterprise that is a row of the run: ``ID`` and the label (Int8, 1 = it happened).
+    """One row per enterprise that is a row of the run: ``CODE`` and the label (Int8, 1 = it happened).
 
     Args:
         catalog: The catalogue.
         label: Its label section.
         tables: The raw tables.
         as_of: The as-of day.
-        ids: Columns ``RAW_ID`` and ``ID``.
+        ids: Columns ``RAW_ID`` and ``CODE``.
     """
     about = catalog.tables[label.population]
     wanted = raw_columns(about, [label.running] if label.running else [])
     population = cut(catalog, label.population, tables[label.population], wanted, as_of).lazy
     if label.running is not None and about.time is not None:
         population = population.filter(~run_out(about.time, label.running, as_of))
-    population = population.join(ids, on=RAW_ID, how="inner").select(ID).unique()
+    population = population.join(ids, on=RAW_ID, how="inner").select(CODE).unique()
     table = catalog.tables[label.table]
     happened = tables[label.table].select(types_of(table, tables[label.table], [table.id, label.column]))
     day = pl.col(label.column)
     happened = happened.rename({table.id: RAW_ID}).filter(day <= horizon_end(label, as_of))
-    by_id = happened.join(ids, on=RAW_ID, how="inner").group_by(ID)
+    by_id = happened.join(ids, on=RAW_ID, how="inner").group_by(CODE)
     events = by_id.agg((day <= as_of).any().alias(".before"), (day > as_of).any().alias(".after"))
-    rows = population.join(events, on=ID, how="left")
+    rows = population.join(events, on=CODE, how="left")
     if label.exclude_before:
         rows = rows.filter(~pl.col(".before").fill_null(value=False))
-    return rows.select(ID, pl.col(".after").fill_null(value=False).cast(pl.Int8).alias(label.name))
+    return rows.select(CODE, pl.col(".after").fill_null(value=False).cast(pl.Int8).alias(label.name))

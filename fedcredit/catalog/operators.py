@@ -15,12 +15,10 @@ from dataclasses import dataclass
 import polars as pl
 
 from fedcredit.catalog import features as kinds
+from fedcredit.catalog.wide import PRESENT
 from fedcredit.catalog.windows import last_month, month_start
 
-__all__ = ["PRESENT", "Cells", "monthly"]
-
-PRESENT = ""
-"""Name of the cell that says whether a month has a row."""
+__all__ = ["Cells", "monthly"]
 
 
 @dataclass(frozen=True)
@@ -178,8 +176,8 @@ def _lateness(feature: kinds.Lateness, cells: Cells) -> pl.Expr:
     epoch = dt.date(1970, 1, 1)
     today = (cells.as_of - epoch).days
     for k in range(feature.skip, feature.skip + feature.months):
-        happened = cells.get(feature.column, k).cast(pl.Int32).fill_null(today).clip(upper_bound=today)
-        late = (happened - (cells.last_day(k) - epoch).days).clip(lower_bound=0).cast(pl.Float64)
+        happened = cells.get(feature.column, k).fill_null(today).clip(upper_bound=today)
+        late = (happened - (cells.last_day(k) - epoch).days).clip(lower_bound=0.0)
         counted = cells.get(PRESENT, k).fill_null(value=False)
         if feature.due is not None:
             counted = counted & (cells.get(feature.due, k) > 0).fill_null(value=False)

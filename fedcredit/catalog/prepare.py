@@ -11,23 +11,18 @@ import polars as pl
 from fedcredit.catalog.events import months_of
 from fedcredit.catalog.model import Catalog, Table
 from fedcredit.catalog.typed import typed
+from fedcredit.catalog.wide import BACK, CODE
 from fedcredit.catalog.windows import last_month
 
-__all__ = ["BACK", "ID", "RAW_ID", "Prepared", "cut", "prepare", "types_of"]
-
-ID = ".id"
-"""Column of the normalised id; no column of a catalogue begins with a dot."""
+__all__ = ["RAW_ID", "Cut", "cut", "prepare", "types_of"]
 
 RAW_ID = ".raw"
-"""Column of the id as the source spells it."""
-
-BACK = ".back"
-"""Column of the months back from month 0 in a monthly table."""
+"""Column of the id as the source spells it; no column of a catalogue begins with a dot."""
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A table on its way.
+class Cut:
+    """A table typed and cut at the as-of day, its ids as the source spells them.
 
     Attributes:
         name: Of the table.
@@ -48,7 +43,7 @@ def types_of(table: Table, lazy: pl.LazyFrame, columns: Sequence[str]) -> list[p
     return [typed(name, table.columns[name], schema[name]) for name in columns]
 
 
-def cut(catalog: Catalog, name: str, lazy: pl.LazyFrame, columns: Sequence[str], as_of: dt.date) -> Prepared:
+def cut(catalog: Catalog, name: str, lazy: pl.LazyFrame, columns: Sequence[str], as_of: dt.date) -> Cut:
     """Type the columns and keep the rows that can be known on the as-of day; the rest is never seen by any feature.
 
     A row of a static table without a date is kept; of other tables it is not, since nothing shows that it was known.
@@ -68,30 +63,30 @@ def cut(catalog: Catalog, name: str, lazy: pl.LazyFrame, columns: Sequence[str],
     if table.order is not None and table.columns[table.order].type == "date":
         booked = pl.col(table.order)
         lazy = lazy.filter((booked <= as_of) | booked.is_null())
-    return Prepared(name, table, lazy.filter(pl.col(RAW_ID).is_not_null()), as_of)
+    return Cut(name, table, lazy.filter(pl.col(RAW_ID).is_not_null()), as_of)
 
 
-def prepare(cut_table: Prepared, ids: pl.LazyFrame, made: Sequence[str]) -> pl.LazyFrame:
+def prepare(cut_table: Cut, ids: pl.LazyFrame, made: Sequence[str]) -> pl.LazyFrame:
     """Mask what became known later, compute, put the rows under normalised ids, and resolve duplicate events.
 
     Args:
         cut_table: From ``cut``.
-        ids: Columns ``RAW_ID`` and ``ID``; a raw id that is not among them is dropped with its rows.
+        ids: Columns ``RAW_ID`` and ``CODE``; the rows of a raw id that is not among them are dropped.
         made: Computed columns that are wanted.
     """
     table, lazy = cut_table.table, cut_table.lazy
     lazy = lazy.with_columns(_masked(cut_table))
     lazy = lazy.with_columns([_computed(table, name).alias(name) for name in made])
-    lazy = lazy.join(ids, on=RAW_ID, how="inner", maintain_order="left").drop(RAW_ID)
+    lazy = lazy.join(ids, on=RAW_ID, how="left", maintain_order="left").drop(RAW_ID).drop_nulls(CODE)
     if table.order is not None:
         lazy = lazy.sort(table.order, nulls_last=False, maintain_order=True)
     if table.period == "event" and table.duplicates == "last":
-        same = [ID, *table.key] if table.key else None
+        same = [CODE, *table.key] if table.key else None
         lazy = lazy.unique(subset=same, keep="last", maintain_order=True)
     return lazy
 
 
-def _masked(prepared: Prepared) -> list[pl.Expr]:
+def _masked(prepared: Cut) -> list[pl.Expr]:
     """Dates after the as-of day become missing, and values that became known after it what they were before."""
     table, as_of = prepared.table, prepared.as_of
     names = [name for name in prepared.lazy.collect_schema().names() if name in table.columns and name != table.time]
@@ -111,18 +106,18 @@ def _masked(prepared: Prepared) -> list[pl.Expr]:
     return found
 
 
-def _row_day(prepared: Prepared) -> pl.Expr:
+def _row_day(prepared: Cut) -> pl.Expr:
     time = pl.col(prepared.table.time or "")
     return time.dt.month_end() if prepared.table.period == "monthly" else time
 
 
-def _run(prepared: Prepared) -> pl.Expr:
+def _run(prepared: Cut) -> pl.Expr:
     """Days from the row's own date to the as-of day."""
     today = (prepared.as_of - dt.date(1970, 1, 1)).days
     return (today - _row_day(prepared).cast(pl.Int32)).cast(pl.Float64)
 
 
-def _later(prepared: Prepared, known: str) -> pl.Expr:
+def _later(prepared: Cut, known: str) -> pl.Expr:
     """Whether it became known after the as-of day; if nothing says when, it is taken as known with the row."""
     if prepared.table.columns[known].type == "date":
         return (pl.col(known) > prepared.as_of).fill_null(value=False)
