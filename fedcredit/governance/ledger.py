@@ -49,7 +49,7 @@ class LedgerLine:
         feature_bits_cap: Cap on them; None as above.
         bins_returned: Bins returned to their owner.
         bins_returned_cap: Their cap; None as above.
-        noise_rows: Smallest noise the run declared, in rows; 0 where it declared ids alone.
+        noise_rows: Smallest noise the run declared, in rows; infinite where it declared ids alone.
         ids_asked: Ids asked in blind alignments.
         ids_asked_cap: Their cap; None as above.
     """
@@ -252,7 +252,7 @@ class Ledger:
             feature_bits_cap=_finite(caps.feature_row_bits),
             bins_returned=total(CostKind.BINS_RETURNED),
             bins_returned_cap=_finite(caps.bins_returned),
-            noise_rows=min((one.noise_rows for _, one, costs in known if not names_ids_only(costs)), default=0.0),
+            noise_rows=min((one.noise_rows for _, one, costs in known if not names_ids_only(costs)), default=math.inf),
             ids_asked=total(CostKind.IDS_ASKED),
             ids_asked_cap=_finite(caps.ids_asked),
         )
