@@ -4,32 +4,63 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from fedcredit.crypto import slots_parameters
 from fedcredit.crypto.profiles import BFV_8192, PROFILES, statistical_leak_log2
 from fedcredit.governance.ledger import LedgerLine
 from fedcredit.protocol.group_sum.session import Conversation
 from fedcredit.types import PartyId
 from fedcredit.wire.leakage import parse_leakage
 
-__all__ = ["disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
+__all__ = ["ChosenAnswers", "disclosure", "leakage_steps", "ledger_numbers", "statistical_leak"]
 
 _SHARED_OUTPUTS = 8  # outputs of bfv-8192 that share a ciphertext, and so one rounding
 
 
-def statistical_leak(answered: Sequence[tuple[Conversation, int, int]], profile: str) -> float | None:
+@dataclass(frozen=True)
+class ChosenAnswers:
+    """Answers to rows that were chosen under encryption, of all holders and under all keys of a run.
+
+    Args:
+        rows: Rows of the common order.
+        selected: Vectors answered row by row: totals, bits, columns.
+        sums: Sums answered of products of two holders' columns, the label holder's shares and the others' counted.
+        column_bound: Largest absolute value of a column of these sums.
+    """
+
+    rows: int
+    selected: int
+    sums: int
+    column_bound: int
+
+    @property
+    def leak(self) -> float:
+        """Base-2 logarithm of what their noise says beyond the results."""
+        return slots_parameters.statistical_leak_log2(
+            self.rows, selected=self.selected, sums=self.sums, column_bound=self.column_bound
+        )
+
+
+def statistical_leak(
+    answered: Sequence[tuple[Conversation, int, int]], profile: str, chosen: ChosenAnswers | None = None
+) -> float | None:
     """Base-2 logarithm of all that the answers' noise says beyond the sums; None where nothing is encrypted
     or nothing is known of the answers.
 
     Args:
         answered: Conversation, number of answered sums, largest squared norm of an answered column.
         profile: Encryption profile of the run.
+        chosen: Answers to an encrypted choice of rows, where the run had one.
     """
     if PROFILES[profile].security_bits == 0 or not answered:
         return None
     shared = _SHARED_OUTPUTS if profile == BFV_8192 else 1
     leaks = [statistical_leak_log2(c.parameters, answers, shared * norm) for c, answers, norm in answered]
+    if chosen is not None:
+        leaks.append(chosen.leak)
     return math.log2(sum(2.0**leak for leak in leaks))
 
 

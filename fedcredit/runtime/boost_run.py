@@ -19,12 +19,13 @@ from fedcredit.protocol.boost.plan import plan_boost
 from fedcredit.protocol.boost.roles import SCHEMAS, BoostResult, coordinate, hold, lead
 from fedcredit.protocol.group_sum.session import Conversation, Session
 from fedcredit.runtime import quality
+from fedcredit.runtime.accounts import ChosenAnswers
 from fedcredit.runtime.boost_oracle import PooledTrees, alone, pool_columns, pooled_trees, unprotected
 from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest, reasons
 from fedcredit.runtime.boost_reference import reference_margins
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Report, Seat, Written
 from fedcredit.runtime.run_directory import RunFiles
-from fedcredit.runtime.summary import sizes
+from fedcredit.runtime.summary import own_rows, sizes
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
@@ -64,8 +65,7 @@ def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
     if party != outcome.leader:
         index, trees = outcome.results[party]
         files.parts({party: holder_part(trees, party)}, "trees.json")
-        sizes_only = {"rows_train": int(index.train.sum()), "rows_test": int(index.test.sum())}
-        return Written({**sizes_only, "splits": len(trees.splits), "splits_disclosed": trees.disclosed}, ())
+        return Written({**own_rows(index), "splits": len(trees.splits), "splits_disclosed": trees.disclosed}, ())
     result: BoostResult = outcome.results[party]
     mine = {party: outcome.tables[party]}
     own = alone(pool_columns((result.index, result.bad), spec, mine, outcome.keep))
@@ -73,7 +73,8 @@ def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
     part = _label_holder(files, result, spec, rows)
     metrics = _measured(result, rows, own)
     summary = _summary(outcome, result, metrics, rows)
-    return Written({**summary, "model_digest": model_digest({party: part})}, _answered(outcome, result))
+    summary["model_digest"] = model_digest({party: part})
+    return Written(summary, _answered(outcome, result), _chosen(result))
 
 
 def _write(files: RunFiles, outcome: Outcome) -> Written:
@@ -106,7 +107,7 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
         "model_equals_pooled_plaintext": together.model == result.trees.model,
         "scores_equal_pooled_plaintext": bool(np.array_equal(together.margins, result.trees.margins)),
     }
-    return Written(summary, _answered(outcome, result))
+    return Written(summary, _answered(outcome, result), _chosen(result))
 
 
 def _label_holder(files: RunFiles, result: BoostResult, spec: RunSpec, rows: quality.HeldOut) -> Any:
@@ -223,6 +224,14 @@ def _answered(outcome: Outcome, result: BoostResult) -> list[tuple[Conversation,
     trees = max(0, len(result.trees.history) - plan.boost.first_trees_local)
     vectors = sum(len(one.vectors) for one in conversation.plans[: trees * len(plan.slots)])
     return [(conversation, max(1, vectors * result.trees.outputs), conversation.rows)]
+
+
+def _chosen(result: BoostResult) -> ChosenAnswers | None:
+    """The bitmaps of all disclosed splits, and the paths in those of the model; None where every row counts."""
+    if not result.index.hidden:
+        return None
+    answered = sum(result.trees.counts.values()) + len(result.trees.disclosed)
+    return ChosenAnswers(len(result.bad), answered, 0, 0)
 
 
 BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)

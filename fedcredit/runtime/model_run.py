@@ -20,6 +20,7 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
 from fedcredit.protocol.holding import Holding
+from fedcredit.runtime.accounts import ChosenAnswers
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.spec.model import RunSpec
@@ -106,10 +107,12 @@ class Written:
         summary: Keys of ``summary.json`` that are the model's own: sizes, metrics, figures of the fit.
         answered: Every conversation with its number of answered sums and a bound of the squared norm of their weights,
             for the leak of the encryption itself and the size of its plaintexts; none at a feature holder.
+        chosen: Answers to an encrypted choice of rows, where rows are hidden; None at a feature holder.
     """
 
     summary: Mapping[str, Any]
     answered: Sequence[tuple[Conversation, int, int]]
+    chosen: ChosenAnswers | None = None
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from fedcredit.crypto.profiles import BFV_8192
 from fedcredit.errors import DataError
+from fedcredit.kernels.woe import WOE_LIMIT_UNITS
 from fedcredit.protocol.bin.conversation import bin_conversation
 from fedcredit.protocol.group_sum.session import Conversation, Session
 from fedcredit.protocol.scorecard.plan import pairs, plan_fit
 from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
 from fedcredit.runtime import quality
+from fedcredit.runtime.accounts import ChosenAnswers
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Seat, Written
 from fedcredit.runtime.oracle import Pooled, PooledResult, pool, pooled_scorecard
 from fedcredit.runtime.parts import holder_part, label_holder_part
 from fedcredit.runtime.run_directory import RunFiles
-from fedcredit.runtime.summary import sizes
+from fedcredit.runtime.summary import own_rows, sizes
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["SCORECARD_RUN", "conversations"]
+__all__ = ["SCORECARD_RUN", "chosen_answers", "conversations"]
 
 _SECONDS = {
     "start": "align",
@@ -53,12 +56,11 @@ def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
     if party != outcome.leader:
         index, features = outcome.results[party]
         files.parts({party: holder_part(features, spec.scorecard, party)}, "scorecard.json")
-        rows = {"rows_train": int(index.train.sum()), "rows_test": int(index.test.sum())}
-        return Written({**rows, "features": len(features)}, ())
+        return Written({**own_rows(index), "features": len(features)}, ())
     label: LabelResult = outcome.results[party]
     alone = _alone(pool(label, spec, {party: outcome.tables[party]}, outcome.keep), party)
     _, summary = _label_holder(files, spec, label, alone)
-    return Written(summary, conversations(label, spec))
+    return Written(summary, conversations(label, spec), chosen_answers(label, spec))
 
 
 def _write(files: RunFiles, outcome: Outcome) -> Written:
@@ -71,7 +73,7 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
         _own(files, outcome, holder.name)
     metrics, compared = _compared(rows, pooled, together)
     summary |= {**compared, "metrics": summary["metrics"] | metrics}
-    return Written(summary, conversations(label, spec))
+    return Written(summary, conversations(label, spec), chosen_answers(label, spec))
 
 
 def _label_holder(
@@ -150,11 +152,29 @@ def conversations(result: LabelResult, spec: RunSpec) -> list[tuple[Conversation
     within = sum(len(pairs(columns[party])) for party in holders)
     if within:
         found.append((products, within, rows * products.weight_bound**2))
-    for first, second in ((a, b) for a in holders for b in holders if a < b):
+    if result.index.hidden:  # products of two holders' columns are then answers to a choice
+        return found
+    for first, second in combinations(sorted(holders), 2):
         cross = plan.cross(session, rows, first, second, columns[first])
         vectors = sum(len(p.vectors) for p in cross.plans)
         found.append((cross, vectors * columns[second], rows * cross.weight_bound**2))
     return found
+
+
+def chosen_answers(result: LabelResult, spec: RunSpec) -> ChosenAnswers | None:
+    """What the holders answered to the encrypted choice of rows; None where every row counts.
+
+    Each holder answers every round and the scoring, whether features of its are in the model or not. Of each pair of
+    holders with candidates the first answers once for each of its columns, the second twice for each pair of columns.
+    """
+    if not result.index.hidden:
+        return None
+    columns = sorted((p.name, len(result.candidates.of(p.name))) for p in spec.feature_holders)
+    columns = [(name, count) for name, count in columns if count]
+    pairs_of_columns = sum(first * second for (_, first), (_, second) in combinations(columns, 2))
+    totals = len(spec.feature_holders) * (result.fitted.totals + 1)
+    shaded = sum(count for _, count in columns[:-1])
+    return ChosenAnswers(len(result.bad), totals + shaded, 2 * pairs_of_columns, WOE_LIMIT_UNITS)
 
 
 SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)

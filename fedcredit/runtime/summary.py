@@ -21,7 +21,7 @@ from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["Effort", "leakage", "sizes", "summarise"]
+__all__ = ["Effort", "leakage", "own_rows", "sizes", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Effort:
 def summarise(model: ModelRun, outcome: Outcome, written: Written, effort: Effort) -> dict[str, Any]:
     """Content of ``summary.json``."""
     spec = outcome.spec
-    leak = accounts.statistical_leak(written.answered, spec.crypto.profile)
+    leak = accounts.statistical_leak(written.answered, spec.crypto.profile, written.chosen)
     return {
         **_identity(model, outcome, effort),
         "encryption": _encryption(spec, written),
@@ -65,8 +65,17 @@ def leakage(model: ModelRun, outcome: Outcome, written: Written) -> dict[str, An
     return {
         "steps": accounts.leakage_steps([schema.name for schema in model.schemas], kinds),
         "ledger": accounts.ledger_numbers(outcome.ledgers),
-        "statistical_leak_log2": accounts.statistical_leak(written.answered, outcome.spec.crypto.profile),
+        "statistical_leak_log2": accounts.statistical_leak(
+            written.answered, outcome.spec.crypto.profile, written.chosen
+        ),
     }
+
+
+def own_rows(index: RowIndex) -> dict[str, int]:
+    """What a feature holder knows of the number of rows, for `Written.summary`: no split where rows are hidden."""
+    if index.hidden:
+        return {"rows": len(index.rows)}
+    return {"rows_train": int(index.train.sum()), "rows_test": int(index.test.sum())}
 
 
 def sizes(index: RowIndex, bad: NDArray[np.bool_]) -> dict[str, int]:

@@ -318,7 +318,7 @@ BAD_INPUT: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "one name twice": (written('name = "customs"', 'name = "tax_office"'), ["tax_office", "2 parties"]),
     "reserved name": (written('name = "customs"', 'name = "coordinator"'), ["coordinator", "reserved"]),
-    "unavailable alignment": (written('mode = "plain"', 'mode = "blind"'), ["align.mode", "plain"]),
+    "registry without a register": (written('mode = "plain"', 'mode = "registry"'), ["align.registry"]),
     "ledger in a file": (written("enforce = false", 'enforce = false\nledger_dir = "bank.csv"'), ["ledger_dir"]),
 }
 

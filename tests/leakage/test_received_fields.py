@@ -12,8 +12,9 @@ import pytest
 import fedcredit.protocol
 from fedcredit.attack.recorder import recording
 from fedcredit.attack.rehearsal import Rehearsal
-from fedcredit.attack.sample import Sample, write_sample
+from fedcredit.attack.sample import BY_REGISTER, Sample, write_sample
 from fedcredit.errors import SpecError
+from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.bin.messages import FeatureShape, FeatureShapes
 from fedcredit.protocol.boost.roles import SCHEMAS as BOOST_SCHEMAS
@@ -45,6 +46,8 @@ trees = 6
 column_sampling = 0.5
 """
 
+PARTIES = {"bank": 2, "tax": 2, "utility": 2}
+
 Field = tuple[Role, str, str]
 
 _OF_PRODUCTS = {
@@ -55,7 +58,16 @@ _OF_PRODUCTS = {
 PRODUCTS_ONLY = {
     (Role.FEATURE_HOLDER, f"group_sum.{kind}", name) for kind, names in _OF_PRODUCTS.items() for name in names
 }
-"""Named on the page of group sums and received where feature holders ask each other; in boosting they never do."""
+"""Named on the page of group sums and received where feature holders ask each other: in a scorecard over rows that all
+know, never in boosting, and not where rows are hidden."""
+
+NOT_HERE: dict[str, set[Field]] = {
+    "run": set(),
+    "boost": PRODUCTS_ONLY,
+    "hidden": PRODUCTS_ONLY,
+    "hidden_boost": PRODUCTS_ONLY,
+}
+"""For each run what its pages name of kinds that were sent, for a role that was not sent them."""
 
 HEARD_BY_A_HOLDER = {
     "boost.basis": {"n_eff", "n_bad"},
@@ -68,6 +80,41 @@ HEARD_BY_A_HOLDER = {
     "group_sum.nonce_reveal": {"nonce"},
 }
 """All that a feature holder receives after the rows were aligned; a field more is a question to the owner."""
+
+CHOICE = {"select.rows": {"public", "train", "test", "train_commitment", "test_commitment"}}
+REGISTER = {"align.register": {"digest", "rows"}}
+HEARD_WHERE_ROWS_ARE_HIDDEN = {
+    **REGISTER,
+    **CHOICE,
+    "bin.basis": {"n_eff", "n_bad"},
+    "group_sum.request": {"purpose", "index", "vectors.commitment", "vectors.body"},
+    "group_sum.setup": {"purpose", "setup"},
+    "group_sum.nonce_commitment": {"commitment"},
+    "group_sum.nonce_reveal": {"nonce"},
+    "scorecard.kept": {"codes"},
+    "scorecard.mask_key": {"key"},
+    "scorecard.points": {"round", "rows", "tables"},
+    "scorecard.selection": {
+        "choices.code",
+        "choices.group",
+        "choices.woe",
+        "own_columns",
+        "others.party",
+        "others.columns",
+    },
+    "scorecard.step": {"more"},
+    "scorecard.totals_key": {"public"},
+    "select.shade_sums": {"body"},
+    "select.shades": {"public", "bodies"},
+    "select.shared": {"of", "bodies"},
+}
+"""All that a feature holder receives in a scorecard run by a register, the alignment included: no id and no split."""
+
+TOLD_BY_ROW = {
+    "hidden": {"select.columns", "scorecard.total"},
+    "hidden_boost": {"boost.bitmaps", "boost.chosen_paths"},
+}
+"""Messages to the label holder that hold something for each row, in a run by a register."""
 
 
 def _page(name: str) -> tuple[LeakageRow, ...]:
@@ -89,14 +136,37 @@ Heard = tuple[set[Field], list[tuple[str, str, str]], list[Any]]
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Heard:
     """Fields received, messages received, transcript of one run of three parties and the coordinator."""
-    sample = Sample(1500, {"bank": 2, "tax": 2, "utility": 2}, sections=SECTIONS)
+    sample = Sample(1500, PARTIES, sections=SECTIONS)
     return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("received"), sample)))
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    """A scorecard by a register in which the holders know other enterprises too, and not all customers."""
+    sample = Sample(1500, PARTIES, sections=SECTIONS, align=BY_REGISTER, strangers=700, known=0.9)
+    return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("hidden"), sample)))
+
+
+@pytest.fixture(scope="module")
+def hidden_boost(tmp_path_factory: pytest.TempPathFactory) -> Heard:
+    """The same of a boosting run."""
+    sample = Sample(
+        1500,
+        PARTIES,
+        bad_rate=0.4,
+        sections=BOOST_SECTIONS,
+        model="boost",
+        align=BY_REGISTER,
+        strangers=700,
+        known=0.9,
+    )
+    return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("hidden_boost"), sample)))
 
 
 @pytest.fixture(scope="module")
 def boost(tmp_path_factory: pytest.TempPathFactory) -> Heard:
     """The same of a boosting run."""
-    sample = Sample(1500, {"bank": 2, "tax": 2, "utility": 2}, bad_rate=0.4, sections=BOOST_SECTIONS, model="boost")
+    sample = Sample(1500, PARTIES, bad_rate=0.4, sections=BOOST_SECTIONS, model="boost")
     return _heard(Rehearsal(write_sample(tmp_path_factory.mktemp("boost"), sample)))
 
 
@@ -111,27 +181,43 @@ def _heard(rehearsal: Rehearsal) -> Heard:
     return fields, [(party, sender, kind_of(message)) for party, sender, message in notes.received], network.transcript
 
 
-def test_received_is_what_the_pages_name(run: tuple[set[Field], Any, Any]) -> None:
-    named = {(row.receiver, row.message, row.field) for schema in SCHEMAS for row in _page(schema.name)}
-    assert run[0] == named
+def _schemas(name: str) -> tuple[ProtocolSchema, ...]:
+    return BOOST_SCHEMAS if name in {"boost", "hidden_boost"} else SCHEMAS
 
 
-def test_the_run_report_names_the_same(run: tuple[set[Field], Any, Any]) -> None:
+every_run = pytest.mark.parametrize("name", ["run", "boost", "hidden", "hidden_boost"])
+
+
+@every_run
+def test_received_is_what_the_pages_name(name: str, request: pytest.FixtureRequest) -> None:
+    """Of every kind of message that was sent, every role receives exactly the fields that its page has rows for."""
+    received, _, transcript = request.getfixturevalue(name)
+    kinds = {entry.kind for entry in transcript}
+    rows = [row for schema in _schemas(name) for row in _page(schema.name) if row.message in kinds]
+    named = {(row.receiver, row.message, row.field) for row in rows}
+    assert received <= named
+    assert named - received == NOT_HERE[name]
+
+
+@every_run
+def test_the_run_report_names_the_same(name: str, request: pytest.FixtureRequest) -> None:
     """``leakage.json`` of a run is made from these steps."""
-    steps = leakage_steps([schema.name for schema in SCHEMAS])
-    assert {(Role(step["receiver"]), step["message"], step["field"]) for step in steps} == run[0]
-
-
-def test_boosting_receives_what_the_pages_name(boost: Heard) -> None:
-    named = {(row.receiver, row.message, row.field) for schema in BOOST_SCHEMAS for row in _page(schema.name)}
-    assert boost[0] <= named
-    assert named - boost[0] == PRODUCTS_ONLY
-
-
-def test_the_report_of_a_boosting_run_names_the_same(boost: Heard) -> None:
-    steps = leakage_steps([schema.name for schema in BOOST_SCHEMAS])
+    received, _, transcript = request.getfixturevalue(name)
+    steps = leakage_steps([schema.name for schema in _schemas(name)], {entry.kind for entry in transcript})
     told = {(Role(step["receiver"]), step["message"], step["field"]) for step in steps}
-    assert told - PRODUCTS_ONLY == boost[0]
+    assert told - NOT_HERE[name] == received
+
+
+def test_no_row_of_a_page_is_for_nothing(run: Heard, boost: Heard, hidden: Heard, hidden_boost: Heard) -> None:
+    """Together these runs receive all that the pages name, the messages of blind alignment apart."""
+    received = run[0] | boost[0] | hidden[0] | hidden_boost[0]
+    named = {
+        (row.receiver, row.message, row.field)
+        for schema in {*SCHEMAS, *BOOST_SCHEMAS}
+        for row in _page(schema.name)
+        if schema is not ALIGN or row.message in {"align.ids", "align.index", "align.register"}
+    }
+    assert received == named
 
 
 def test_a_feature_holder_of_a_boosting_run_hears_no_more_than_this(boost: Heard) -> None:
@@ -142,12 +228,33 @@ def test_a_feature_holder_of_a_boosting_run_hears_no_more_than_this(boost: Heard
     assert heard == HEARD_BY_A_HOLDER
 
 
-def test_the_coordinator_of_a_boosting_run_hears_nothing(boost: Heard) -> None:
+def test_where_rows_are_hidden_a_holder_hears_no_more_than_this(hidden: Heard, hidden_boost: Heard) -> None:
+    for found, right in ((hidden, HEARD_WHERE_ROWS_ARE_HIDDEN), (hidden_boost, HEARD_BY_A_HOLDER | CHOICE | REGISTER)):
+        heard: dict[str, set[str]] = {}
+        for role, kind, name in found[0]:
+            if role is Role.FEATURE_HOLDER:
+                heard.setdefault(kind, set()).add(name)
+        assert heard == right
+
+
+@pytest.mark.parametrize("name", TOLD_BY_ROW)
+def test_where_rows_are_hidden_nobody_names_an_id_or_a_split(name: str, request: pytest.FixtureRequest) -> None:
+    """No message of a run by a register has a field of ids or of rows in the open, for anyone."""
+    received = request.getfixturevalue(name)[0]
+    kinds = {kind for _, kind, _ in received}
+    assert not kinds & {"align.ids", "align.index", "boost.paths", "scorecard.masked_products"}
+    told = {kind for role, kind, _ in received if role is Role.LABEL_HOLDER}
+    assert told >= TOLD_BY_ROW[name]
+
+
+@pytest.mark.parametrize("name", ["boost", "hidden_boost"])
+def test_the_coordinator_of_a_boosting_run_hears_nothing(name: str, request: pytest.FixtureRequest) -> None:
+    boost = request.getfixturevalue(name)
     assert not [one for one in boost[0] if one[0] is Role.COORDINATOR]
     assert COORDINATOR not in {party for party, _, _ in boost[1]}
 
 
-@pytest.mark.parametrize("name", ["run", "boost"])
+@every_run
 def test_the_recorder_saw_every_message_of_the_transcript(name: str, request: pytest.FixtureRequest) -> None:
     _, received, transcript = request.getfixturevalue(name)
     assert sorted(received) == sorted((entry.recipient, entry.sender, entry.kind) for entry in transcript)
@@ -159,7 +266,9 @@ def test_pages_and_messages_agree_through_the_products_own_check() -> None:
         check_leakage(_page(schema.name), schema)
 
 
-def test_the_coordinator_receives_ciphertext_and_public_words_only(run: tuple[set[Field], Any, Any]) -> None:
+@pytest.mark.parametrize("name", ["run", "hidden"])
+def test_the_coordinator_receives_ciphertext_and_public_words_only(name: str, request: pytest.FixtureRequest) -> None:
+    run = request.getfixturevalue(name)
     assert {(kind, name) for role, kind, name in run[0] if role is Role.COORDINATOR} == {
         ("scorecard.totals_key", "public"),
         ("scorecard.step", "more"),

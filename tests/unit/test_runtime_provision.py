@@ -18,6 +18,7 @@ from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.boost.messages import SCHEMA as BOOST
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.runtime.home import open_home
 from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
 from fedcredit.runtime.provision_authority import open_authority
@@ -312,7 +313,7 @@ def test_a_local_trial_is_ready_and_stays_so(tmp_path: Path) -> None:
 
 
 def test_all_protocols_are_named() -> None:
-    schemas = (ALIGN, BIN, BOOST, GROUP_SUM, NOTICE_SCHEMA, SCORECARD)
+    schemas = (ALIGN, BIN, BOOST, GROUP_SUM, NOTICE_SCHEMA, SCORECARD, SELECT)
     assert sorted(schema.name for schema in schemas) == list(PROTOCOLS)
 
 

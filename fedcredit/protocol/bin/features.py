@@ -106,12 +106,14 @@ def prebin(
         party: What its configuration says of special codes and monotone features.
         rules: How to cut; special codes and categories are taken from ``party``.
         order: Order in which the columns get the codes F1, F2, ….
-        fit: bool (n,), the only common rows that are ever summed: no bin has too few of *them*.
+        fit: bool (n,), the only common rows that are ever summed: no bin has too few of *them*; None = all that count,
+            as far as the party knows.
 
     A column that has nothing to tell on the common rows becomes one bin: whether a holder refuses, or how many features
     it announces, would itself say something of rows that the label holder chose.
     """
     features = []
+    counting = np.ones(len(index.rows), np.bool_) if index.members is None else index.members
     names = list(table.columns)
     width = len(str(len(names)))
     for rank, place in enumerate(order):
@@ -122,7 +124,7 @@ def prebin(
         special = tuple(float(code) for code in party.special.get(name, ()))
         cut = replace(rules, special=special if numeric else (), categorical=not numeric)
         try:
-            prebins = fit_prebins(column, np.ones(len(column), np.bool_) if fit is None else fit, cut, whole)
+            prebins = fit_prebins(column, counting if fit is None else fit, cut, whole)
             codes = prebins.apply(column).astype(np.int32)
         except DataError:
             prebins, codes = Prebins(kind="numeric"), np.zeros(len(column), np.int32)
@@ -130,7 +132,8 @@ def prebin(
         shape = FeatureShape(
             code=f"F{rank + 1:0{width}d}", bins=prebins.bins, ordered=prebins.ordered, monotone=monotone
         )
-        features.append(OwnFeature(name, shape, prebins, codes, not prebins.has_missing and column.null_count() > 0))
+        rare = not prebins.has_missing and column.filter(pl.Series(counting)).null_count() > 0
+        features.append(OwnFeature(name, shape, prebins, codes, rare))
     return features
 
 

@@ -258,6 +258,8 @@ class _Totals:
     async def run(self, sums: GroupSumAnswerer | None, priced: Priced) -> list[Ints]:
         """Answers rounds until the scoring; returns the points of the model."""
         key = await self._channel.receive(self._inputs.label_holder, TotalsKey)
+        if self._given is not None and key.public != self._given.public:
+            raise PeerError("scorecard.key", f"{self._inputs.label_holder}: names another key than that of its choice")
         # Totals under a second key would be a second answer: the label holder goes on with the one it had.
         self._inputs.keep.escrow.bind("totals-key", self._inputs.label_holder, hashlib.sha256(key.public).hexdigest())
         peers = [party for party in self._inputs.holders if party != self._channel.party]

@@ -14,6 +14,7 @@ from fedcredit.crypto.backends import unmask
 from fedcredit.crypto.packing import unpack
 from fedcredit.crypto.totals import TotalsSecret
 from fedcredit.errors import PeerError
+from fedcredit.kernels.woe import WOE_LIMIT_UNITS
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
@@ -156,7 +157,8 @@ class _EncryptedSums:
             await self._within(found)
         if self._chosen is not None:
             numbers = {party: len(self._places[party]) for party in self._holders}
-            for (first, second), sums in (await sum_products(self._channel, self._chosen, numbers)).items():
+            sums_of_pairs = await sum_products(self._channel, self._chosen, numbers, WOE_LIMIT_UNITS)
+            for (first, second), sums in sums_of_pairs.items():
                 self._place(found, first, second, sums)
             return np.triu(found) + np.triu(found, 1).T
         for pair in combinations(self._holders, 2):  # in the order in which each holder goes through the others

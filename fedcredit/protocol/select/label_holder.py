@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from fedcredit.crypto.commitment import commit_vector
 from fedcredit.crypto.slots import SlotsSecret
-from fedcredit.crypto.slots_arithmetic import centred
-from fedcredit.crypto.slots_parameters import MODULUS
+from fedcredit.crypto.slots_products import joined
 from fedcredit.errors import PeerError
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.blame import blaming
@@ -106,7 +105,7 @@ async def choose_rows(
 
 
 async def sum_products(
-    channel: Channel, chosen: ChosenRows, columns: Mapping[PartyId, int]
+    channel: Channel, chosen: ChosenRows, columns: Mapping[PartyId, int], limit: int
 ) -> dict[tuple[PartyId, PartyId], Ints]:
     """Sums, over the training rows that count, of products of one holder's columns with another's.
 
@@ -114,14 +113,16 @@ async def sum_products(
         channel: To the feature holders.
         chosen: The rows.
         columns: Number of columns of each holder that has any.
+        limit: Largest absolute value of a column.
 
     Returns:
         For each pair of holders in the order of their names, int64 (columns of the first, columns of the second).
 
     Raises:
-        PeerError: a message does not fit what was agreed.
+        PeerError: a message does not fit what was agreed, or a sum that no columns within the limit can have.
     """
     found = {}
+    bound = int(chosen.index.train.sum()) * limit**2
     for first in sorted(columns):
         later = [party for party in sorted(columns) if party > first]
         if not later:
@@ -142,6 +143,6 @@ async def sum_products(
                 raise PeerError("select.sums", f"{first} and {second}: sums do not fit what was agreed")
             with blaming(second):
                 own = chosen.secret.open_sums(shared, shares.body, shape[1])
-            theirs = np.array(rest.sums, dtype=np.uint64)
-            found[first, second] = centred((own + theirs) % np.uint64(MODULUS))
+            with blaming(f"{first} and {second}"):  # either may have lied: each share alone is uniform
+                found[first, second] = joined(own, np.array(rest.sums, dtype=np.uint64), bound)
     return found
