@@ -13,8 +13,8 @@ that is left by the switch, D = q / q_0 (above 2^99.9), t = `MODULUS`, a prime b
   The fresh encryption that is added has error below 2^19 and 1/2 for scaling its message: ``NOISE_BOUND = 2^56``.
 * Flood. Uniform in [-2^114, 2^114) on every coefficient that leaves, before the switch.
 * Decoding. The switch divides by D and adds at most (N + 1)/2 + 1: a part has error at most
-  ``2^114/D + 2^56/D + 4098 < 2^14.11 + 4099 < 21_800``. Of `MAX_PARTS` = 32 parts added after their switch it is below
-  697_600 < q_0 / 2t = 2^20.99 / 2 = 1_048_576. A wrap modulo t costs nothing, because q_0/t times t is q_0.
+  ``2^114/D + 2^56/D + 4098 < 20_500``. Of `MAX_PARTS` = 32 parts added after their switch it is below
+  656_000 < q_0 / 2t = 1_048_576. A wrap modulo t costs nothing, because q_0/t times t is q_0.
 * Hiding. What the owner of the key sees of an answer is its second polynomial and, with its key, the phase
   ``(q/t) m + z + flood``. The flood hides z up to ``E|z| / 2^115`` a coefficient, see `statistical_leak_log2`; then the
   second polynomial is all that depends on the answerer's fresh secret, and is uniform by ring-LWE.
