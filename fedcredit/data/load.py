@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fedcredit.data.columns import to_feature, to_ids, to_label, to_time
+from fedcredit.data.derive import derived_table
 from fedcredit.data.formats import SUFFIXES, RawTable, read_file
 from fedcredit.data.known import KnownSet, find_known, read_known
 from fedcredit.data.places import expand
@@ -33,7 +34,7 @@ class SourceCache:
     """Sources already read, so that a file that serves several parties is parsed once. Keyed by unexpanded text."""
 
     def __init__(self) -> None:
-        self._tables: dict[tuple[str, str | None, Path], RawTable] = {}
+        self._tables: dict[tuple[object, ...], RawTable] = {}
 
     def read(self, party: PartySection, base: Path) -> RawTable:
         """The source of ``party``, from memory if it was read before.
@@ -41,7 +42,8 @@ class SourceCache:
         Raises:
             DataError: it cannot be read.
         """
-        key = (party.source, party.query, base.resolve())
+        derived = (party.catalog, party.as_of, party.id, party.label is None) if party.catalog is not None else ()
+        key = (party.source, party.query, base.resolve(), *derived)
         if key not in self._tables:
             self._tables[key] = _read(party, base)
         return self._tables[key]
@@ -131,6 +133,8 @@ def _everything(raw: RawTable) -> dict[str, pl.Series]:
 
 def _read(party: PartySection, base: Path) -> RawTable:
     place = f"party {party.name}"
+    if party.catalog is not None:
+        return derived_table(party, base)
     known = _known(party)
     if known is not None:
         return read_known(known)

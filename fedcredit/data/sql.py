@@ -16,7 +16,7 @@ from fedcredit.data.formats import RawTable, refuse_repeated
 from fedcredit.data.places import expand
 from fedcredit.errors import DataError
 
-__all__ = ["read_sql"]
+__all__ = ["engine_of", "read_sql"]
 
 
 def read_sql(source: str, query: str, base: Path, place: str) -> RawTable:
@@ -31,7 +31,7 @@ def read_sql(source: str, query: str, base: Path, place: str) -> RawTable:
     Raises:
         DataError: bad URL, missing driver, failed connection or query, mixed types in a column.
     """
-    engine = _engine(source, base, place)
+    engine = engine_of(source, base, place)
     try:
         with engine.connect() as connection:
             # as it is: no bind parameters, so that a colon or per cent sign in the text stays what it is
@@ -52,7 +52,17 @@ def read_sql(source: str, query: str, base: Path, place: str) -> RawTable:
     return RawTable(pl.DataFrame([_series(n, v, place) for n, v in zip(names, columns, strict=True)]))
 
 
-def _engine(source: str, base: Path, place: str) -> sa.Engine:
+def engine_of(source: str, base: Path, place: str) -> sa.Engine:
+    """Engine of a database URL, its variables expanded; no connection is made yet.
+
+    Args:
+        source: As of ``read_sql``.
+        base: As of ``read_sql``.
+        place: As of ``read_sql``.
+
+    Raises:
+        DataError: bad URL, missing driver, or an SQLite file that does not exist.
+    """
     try:
         # part by part, so that a password in a variable may hold any character; or the whole URL in one variable
         url = _expanded(sa.make_url(source), place) if "://" in source else sa.make_url(expand(source, place))
