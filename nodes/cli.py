@@ -34,6 +34,7 @@ from fedcredit.runtime.consent import Known, ProposalView, approve, deny, find_p
 from fedcredit.runtime.daemon_status import LedgerView, NodeStatus
 from fedcredit.runtime.daemon_tally import ledger_use, run_stage
 from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.house_facts import Fact, house_facts
 from fedcredit.runtime.roster import MemberKind
 from fedcredit.runtime.session import STOP_FILE
 from fedcredit.spec.travel import read_travelling
@@ -136,7 +137,7 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
     write_line("")
     if runs:
         rows = [_run_row(home, one) for one in runs[:_MOST]]
-        write_table(("RUN", "NAME", "MODEL", "STATE", "STAGE", "PROPOSED", "DIGEST"), rows)
+        write_table(("RUN", "NAME", "MODEL", "ROWS BY", "STATE", "STAGE", "PROPOSED", "DIGEST"), rows)
         if len(runs) > _MOST:
             write_line(f"and {len(runs) - _MOST} older ones; --json shows all")
     else:
@@ -154,8 +155,8 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
 def _run_row(home: Path, view: ProposalView) -> tuple[str, ...]:
     known = view.known
     stage = run_stage(home, known.run) if view.state == "running" else ""
-    made = short_time(known.made)
-    return (known.run[:_SHOWN], known.name, known.model, view.state, stage, made, known.spec_digest[:_SHOWN])
+    made, digest = short_time(known.made), known.spec_digest[:_SHOWN]
+    return (known.run[:_SHOWN], known.name, known.model, known.align, view.state, stage, made, digest)
 
 
 def _ledger_row(view: LedgerView) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ class _Asked:
 
     home: Home
     known: Known
-    facts: dict[str, str]
+    facts: list[Fact]
 
 
 def _asked(home: Path, which: str) -> _Asked:
@@ -214,40 +215,42 @@ def _asked(home: Path, which: str) -> _Asked:
         "parties": ", ".join(known.parties),
         "records": f"[data.{known.data}] of this house",
         "own columns": ", ".join(known.columns) or "all columns of the source",
-        **_protection(opened, known),
-        "proposed": short_time(known.made),
-        "expires": short_time(known.expires),
     }
+    shown = [Fact(name, text) for name, text in facts.items()]
+    shown += [*_protection(opened, known), Fact("proposed", short_time(known.made))]
+    shown.append(Fact("expires", short_time(known.expires)))
     if known.continues:
-        facts["continues"] = f"{known.continues}, without a party that is missing"
-    return _Asked(opened, known, facts)
+        shown.append(Fact("continues", f"{known.continues}, without a party that is missing"))
+    return _Asked(opened, known, shown)
 
 
-def _protection(home: Home, known: Known) -> dict[str, str]:
-    """Encryption, noise and caps that the run would have in this house."""
+def _protection(home: Home, known: Known) -> list[Fact]:
+    """How rows are found, encryption, noise and caps that the run would have in this house."""
     text = (home.state / "proposals" / f"{known.run}.spec.json").read_bytes()
-    spec, _ = read_travelling(text)
+    spec, data = read_travelling(text)
     policy = load_policy(home.policy)
     caps = run_policy(policy, spec, known.spec_digest).caps
     words = {"equations a feature": caps.equations, "bits a row": caps.row_bits, "bins returned": caps.bins_returned}
     stricter = [f"{name} {cap:g}" for name, cap in words.items() if cap is not None]
     enforced = policy.enforce or spec.privacy.enforce
     noise = f", noise {spec.privacy.noise_rows:g} rows" if spec.run.model == "boost" else ""
-    return {
-        "encryption": f"{spec.crypto.profile}{noise}; ids matched: {spec.align.mode}",
-        "caps": (", ".join([*stricter, "else the ledger's own"]) if enforced else "NOT ENFORCED: counted only"),
-    }
+    shown = ", ".join([*stricter, "else the ledger's own"]) if enforced else "NOT ENFORCED: counted only"
+    return [
+        *house_facts(home, spec, data),
+        Fact("encryption", f"{spec.crypto.profile}{noise}"),
+        Fact("caps", shown, loud=not enforced),
+    ]
 
 
 def _show_asked(asked: _Asked, *, json: bool) -> None:
     """On standard output for people; on standard error beside JSON."""
-    width = max(map(len, asked.facts)) + 2
-    for name, text in asked.facts.items():
-        line = f"{name:<{width}}{text}"
+    width = max(len(one.name) for one in asked.facts) + 2
+    for one in asked.facts:
+        line = f"{one.name:<{width}}{'WARNING: ' * one.loud}{one.text}"
         if json:
             write_notice(line)
         else:
-            write_line(line, style="bold red" if "NOT ENFORCED" in text else "")
+            write_line(line, style="bold red" if one.loud else "")
 
 
 def _confirm(question: str, *, yes: bool) -> None:

@@ -12,6 +12,8 @@
     max_run_bytes = 20_000_000_000
     max_run_messages = 100_000
     kind_messages = { "group_sum.answer" = 2_000 }
+    align_modes = ["registry", "blind"]    # how rows of a run may be found
+    min_decoys = 1.0                       # under "blind"; below 1.0, other houses learn more of who is a customer
 
     [caps]                                 # only ever stricter than the defaults
     equations = 50
@@ -35,9 +37,14 @@ from fedcredit.errors import PolicyDenied, SpecError
 from fedcredit.governance.caps import CapRules
 from fedcredit.types import PartyId
 
-__all__ = ["CapSection", "Policy", "load_policy", "simulation_policy"]
+__all__ = ["SAFE_DECOYS", "CapSection", "Policy", "load_policy", "simulation_policy"]
+
+SAFE_DECOYS = 1.0
+"""Decoys for each customer that a policy asks for unless it says another number: as many as there are customers."""
 
 _Size = Annotated[int, Field(ge=0)]
+_Modes = tuple[Literal["plain", "blind", "registry"], ...]
+_SAFE_MODES: _Modes = ("registry", "blind")
 _Cap = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _ANY = "*"
 
@@ -68,6 +75,9 @@ class Policy(BaseModel):
         max_run_bytes: Most bytes of one run.
         max_run_messages: Most messages of one run.
         kind_messages: Most messages of one run by kind, where it is fewer.
+        align_modes: How rows may be found; None = ``registry`` and ``blind``, and in a simulation ``plain``.
+        min_decoys: Least decoys for each customer under ``blind``; None = `SAFE_DECOYS`, in a simulation 0. Below it
+            feature holders learn with more certainty who is a customer, at 0 of every customer.
         caps: Stricter caps of the disclosure ledger.
         enforce: False counts disclosures without refusing any; simulation only.
     """
@@ -85,6 +95,8 @@ class Policy(BaseModel):
     max_run_bytes: _Size = 0
     max_run_messages: _Size = 0
     kind_messages: Mapping[str, _Size] = Field(default_factory=dict)
+    align_modes: _Modes | None = None
+    min_decoys: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
     caps: CapSection = CapSection()
     enforce: bool = True
 
@@ -95,7 +107,23 @@ class Policy(BaseModel):
             for name, loosened in (("any_run", self.any_run), ("enforce", not self.enforce)):
                 if loosened:
                     raise ValueError(f"{name} = {str(getattr(self, name)).lower()} needs mode = 'simulation'")
+            if "plain" in (self.align_modes or ()):
+                raise ValueError("align_modes = ['plain'] shows every id and needs mode = 'simulation'")
         return self
+
+    @property
+    def alignments(self) -> tuple[str, ...]:
+        """How the rows of a run may be found."""
+        if self.align_modes is not None:
+            return self.align_modes
+        return _SAFE_MODES if self.mode == "production" else (*_SAFE_MODES, "plain")
+
+    @property
+    def least_decoys(self) -> float:
+        """Least decoys for each customer under ``blind``."""
+        if self.min_decoys is not None:
+            return self.min_decoys
+        return SAFE_DECOYS if self.mode == "production" else 0.0
 
     def cap_rules(self) -> CapRules:
         """The policy's word on the ledger's caps."""
@@ -129,6 +157,25 @@ class Policy(BaseModel):
         """
         if recipient not in self.counterparties:
             raise PolicyDenied("policy.counterparty", f"this house's policy does not name {recipient} as counterparty")
+
+    def check_alignment(self, mode: str, decoys: float) -> None:
+        """Refuses a way of finding the rows of a run that the house does not want.
+
+        Args:
+            mode: ``align.mode`` of the run.
+            decoys: ``align.decoys`` of the run; only counts under ``blind``.
+
+        Raises:
+            PolicyDenied: naming the mode, or the number of decoys.
+        """
+        if mode not in self.alignments:
+            raise PolicyDenied("policy.align", f'this house\'s policy does not allow align.mode = "{mode}"')
+        if mode == "blind" and decoys < self.least_decoys:
+            learns = "feature holders learn who is a customer" if decoys == 0 else "too few to hide who is a customer"
+            raise PolicyDenied(
+                "policy.decoys",
+                f"align.decoys = {decoys:g}: {learns}; this house's policy asks for at least {self.least_decoys:g}",
+            )
 
     def check_protocol(self, protocol: str) -> None:
         """Refuses a protocol that the house does not take part in.

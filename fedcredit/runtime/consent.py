@@ -20,6 +20,7 @@ from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
 from fedcredit.governance.policy import CapSection, Policy, load_policy
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.home import Home
+from fedcredit.runtime.house_needs import alignment_short, check_records
 from fedcredit.runtime.model_schemas import MODEL_SCHEMAS
 from fedcredit.runtime.proposal import Checked
 from fedcredit.runtime.session import ATTEMPT_FILE, COMPLETE_FILE
@@ -62,6 +63,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         parties: Everyone in it.
         data: Name of this house's records it uses.
         columns: Columns of this house that the spec names; empty = all of the source.
+        align: How rows are found, in a word or two.
+        as_of: Day up to which this house derives features; "" = it derives none.
         made: When it was proposed.
         expires: When the proposal expires.
         continues: The run it goes on from without some parties.
@@ -80,6 +83,8 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     expires: str
     continues: str = ""
     missing: list[str] = msgspec.field(default_factory=list)
+    align: str = ""
+    as_of: str = ""
 
 
 class _Word(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +138,7 @@ def check_bounds(home: Home, checked: Checked, policy: Policy, now: datetime) ->
     if spec.run.model not in MODEL_SCHEMAS:
         raise SpecError("proposal.model", f"model {spec.run.model} does not run between houses")
     _check_policy(checked, policy, now, home.party)
+    check_records(spec, mine, checked.data, node.data[PartyId(checked.data)])
 
 
 def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyId) -> None:
@@ -152,6 +158,7 @@ def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyI
         )
     if not spec.privacy.enforce and policy.enforce:
         raise PolicyDenied("policy.enforce", f"the run counts disclosures without caps; the policy of {party} does not")
+    policy.check_alignment(spec.align.mode, spec.align.decoys)
     for other in (*spec.parties, COORDINATOR):
         if other != party:
             policy.check_recipient(other)
@@ -237,6 +244,8 @@ def note_proposal(home: Home, checked: Checked) -> None:
         expires=proposal.expires,
         continues=proposal.continues,
         missing=list(proposal.missing),
+        align=alignment_short(spec.align),
+        as_of=mine.as_of or "",
     )
     before = _proposed(home, checked.run)
     if before is not None and _asked(before) != _asked(known):

@@ -13,8 +13,10 @@ from fedcredit.errors import SpecError
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.proposal import (
     SessionOrder,
+    approvals_of,
     check_finished,
     check_proposal,
+    check_registers,
     make_proposal,
     read_decision,
 )
@@ -77,10 +79,12 @@ def _order(home: Home, run: RunId, proposal: bytes, answers: Mapping[PartyId, by
     checked = check_proposal(proposal, home.roster, datetime.now(UTC))
     if checked.run != run:
         raise SpecError("proposal.run", f"the proposal is one of run {checked.run}, not of {run}")
-    own = own_approval(home, checked, lambda: "")
+    own = own_approval(home, checked)
     approvals = {party: read_decision(raw, party, checked, home.roster).approval for party, raw in answers.items()}
     ordered = [own if party == COORDINATOR else approvals[party] for party in checked.roster]
-    return encode_struct(SessionOrder(proposal=proposal, approvals=ordered, ended=ended))
+    order = SessionOrder(proposal=proposal, approvals=ordered, ended=ended)
+    check_registers(approvals_of(order, checked, home.roster), checked)
+    return encode_struct(order)
 
 
 def _ended(home: Home, run: RunId, party: PartyId, answer: bytes) -> Ended:

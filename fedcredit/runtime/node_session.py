@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,11 +20,9 @@ import numpy as np
 
 from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.secret import RunSecret
-from fedcredit.data.load import load_table
-from fedcredit.data.register import register_of
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
+from fedcredit.errors import IntegrityError, PolicyDenied
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy, load_policy
 from fedcredit.protocol.channel import Channel
@@ -35,6 +33,7 @@ from fedcredit.runtime.checkpoints import FileCheckpoints
 from fedcredit.runtime.consent import check_bounds, consented, note_proposal, run_policy
 from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.home import Home
+from fedcredit.runtime.house_records import catalog_digest, house_register, house_table, own_spec
 from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import ModelRun, Outcome, Seat
 from fedcredit.runtime.models import MODEL_RUNS
@@ -48,13 +47,15 @@ from fedcredit.runtime.session_files import (
     EPHEMERAL,
     PROGRESS_FILE,
     RECORDS_FILE,
+    Brought,
+    check_brought,
     ended_well,
     kept_secret,
     own_approval,
     pin,
 )
 from fedcredit.runtime.summary import Effort, leakage, summarise
-from fedcredit.spec.model import PartySection, RunSpec
+from fedcredit.spec.model import RunSpec
 from fedcredit.spec.write import spec_toml
 from fedcredit.types import PartyId
 from fedcredit.wire.message import encode_struct
@@ -78,7 +79,7 @@ def consider(home: Home, raw: bytes) -> bytes:
         if not consented(home, checked, policy):
             text = f"the people of {home.party} have not decided"
             return encode_struct(Decision(party=home.party, state="pending", text=text))
-        approval = own_approval(home, checked, lambda: _table(home, checked).digest if checked.spec.simulation else "")
+        approval = own_approval(home, checked, lambda: _brought(home, checked))
         return encode_struct(Decision(party=home.party, state="approved", approval=approval))
     except Exception as error:  # noqa: BLE001 - whatever it is, the coordinator has to hear a name for it
         note_refusal(home, "proposal refused", raw, error)
@@ -110,6 +111,15 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
     return in_session(home, raw, play)
 
 
+def _brought(home: Home, checked: Checked) -> Brought:
+    """What this house brings to a run; its records themselves are read where the approval says their digest."""
+    return Brought(
+        records=house_table(home, checked).digest if checked.spec.simulation else "",
+        register=house_register(home, checked.spec, checked.data).digest,
+        catalog=catalog_digest(home, checked.data),
+    )
+
+
 @dataclass
 class _Progress:
     """Tells the house's people how far a run is."""
@@ -139,7 +149,7 @@ class _Node:
         check_bounds(home, checked, policy, datetime.now(UTC))
         if not consented(home, checked, policy):
             raise PolicyDenied("consent.pending", f"the people of {home.party} have not approved this run")
-        self._spec = _own_spec(home, checked)
+        self._spec = own_spec(home, checked)
         self._model: ModelRun = MODEL_RUNS[self._spec.run.model]
         policy = run_policy(policy, self._spec, checked.proposal.spec_digest)
         self._ledger = stack.enter_context(Ledger(home.state / "ledger.sqlite", policy.cap_rules()))
@@ -148,6 +158,7 @@ class _Node:
         )
         self._secret = kept_secret(files, _SEED_FILE)
         self._records = {party: entry.approvals[party].records for party in self._spec.parties}
+        self._approved = entry.approvals[home.party].register
         self._part = self._as_part(policy, entry.approvals)
 
     @cached_property
@@ -158,11 +169,28 @@ class _Node:
             DataError: they are wrong.
             IntegrityError: they have changed.
         """
-        table = _table(self._home, self._checked)
+        table = house_table(self._home, self._checked)
         approved = self._records[self._party] if self._spec.simulation else table.digest
         if table.digest != approved or pin(self._files.folder, RECORDS_FILE, table.digest) != table.digest:
             raise IntegrityError("run.records", f"{self._party}: its records have changed since it approved this run")
         return table
+
+    @cached_property
+    def _register(self) -> Sequence[str] | None:
+        """The register that the run was approved with, None where this house brings none.
+
+        Raises:
+            DataError: it cannot be read.
+            IntegrityError: it, or the catalogue, has changed.
+        """
+        found = house_register(self._home, self._checked.spec, self._checked.data)
+        catalog = catalog_digest(self._home, self._checked.data)
+        check_brought(self._party, self._files.folder, Brought(register=found.digest, catalog=catalog))
+        if found.digest != self._approved:
+            raise IntegrityError(
+                "run.register", f"{self._party}: its register is not the one it approved this run with"
+            )
+        return found.ids or None
 
     def _as_part(self, policy: Policy, approvals: Mapping[PartyId, Approval]) -> Part:
         node, home = self._home.node, self._home
@@ -194,8 +222,8 @@ class _Node:
     async def _role(self, channel: Channel) -> Any:
         escrow = FileEscrow(self._files.folder / "escrow" / f"{self._party}.jsonl")
         try:
+            register = self._register  # before the records: what was derived by another catalogue is other records
             keep = KeptSecrets(RunSecret(self._secret), self._draws(), escrow)
-            register = register_of(self._spec, self._home.folder)
             holding = Holding(self._spec, self._checked.run_digest, self._table, keep, register)
             checkpoints = FileCheckpoints(self._files.checkpoints / self._party)
             seat = Seat(channel, holding, checkpoints, self._clock.report)
@@ -252,39 +280,3 @@ def _shared(files: RunFiles, spec: RunSpec, party: PartyId) -> bytes:
     summary = json.loads((files.folder / "summary.json").read_text("utf-8"))
     names = ("rows_train", "rows_test", "auc_test", "ks_test", "auc_label_holder_alone", "model_digest", "seconds")
     return json.dumps({name: summary[name] for name in names if name in summary}).encode()
-
-
-def _own_spec(home: Home, checked: Checked) -> RunSpec:
-    """The spec with this house's own places of records."""
-    records = home.node.data[checked.data]
-    sections = [
-        party.model_copy(update={"source": records.source, "query": records.query, "catalog": records.catalog})
-        if party.name == home.party
-        else party
-        for party in checked.spec.party
-    ]
-    split = checked.spec.split
-    if split.test_ids is not None:
-        split = split.model_copy(update={"test_ids": records.test_ids})
-    align = checked.spec.align
-    if align.registry is not None:
-        align = align.model_copy(update={"registry": records.registry})
-    return checked.spec.model_copy(update={"party": tuple(sections), "split": split, "align": align})
-
-
-def _table(home: Home, checked: Checked) -> HolderTable:
-    """The house's records as the spec wants them."""
-    spec = _own_spec(home, checked)
-    mine: PartySection = next(party for party in spec.party if party.name == home.party)
-    if mine.label is not None and checked.spec.split.test_ids is not None and spec.split.test_ids is None:
-        key = f"data.{checked.data}.test_ids"
-        raise SpecError("proposal.test-ids", f"{key}: missing in node.toml; the run holds out ids from a file")
-    if (mine.as_of is None) != (mine.catalog is None):
-        found = "missing in" if mine.catalog is None else "given in"
-        raise SpecError(
-            "proposal.catalog",
-            f"data.{checked.data}.catalog: {found} node.toml, against the run, whose columns are "
-            f"{'derived' if mine.as_of else 'not derived'}",
-        )
-    time = spec.split.time if mine.label is not None else None
-    return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc")

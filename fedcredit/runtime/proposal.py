@@ -38,6 +38,7 @@ __all__ = [
     "check_approval",
     "check_finished",
     "check_proposal",
+    "check_registers",
     "make_proposal",
     "read_approval",
     "read_decision",
@@ -56,6 +57,7 @@ _Key = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 _Signature = Annotated[bytes, msgspec.Meta(min_length=64, max_length=64)]
 _Body = Annotated[bytes, msgspec.Meta(max_length=_MOST)]
 _Maybe = Annotated[str, msgspec.Meta(max_length=128)]
+_Hex = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{64})?\Z", max_length=64)]
 _Before = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{32})?\Z", max_length=32)]
 _Missing = Annotated[list[Name], msgspec.Meta(max_length=64)]
 
@@ -100,6 +102,7 @@ class Approval(Part, frozen=True, kw_only=True):
         proposal_sha256: Exactly this proposal.
         ephemeral: X25519 public key for this run, to which others seal.
         records: Digest of its records in a trial, where draws are repeatable; empty in production.
+        register: Digest of its register of public ids, if the run names one and the house has it; else empty.
     """
 
     party: Name
@@ -107,6 +110,7 @@ class Approval(Part, frozen=True, kw_only=True):
     proposal_sha256: Digest
     ephemeral: _Key
     records: _Maybe
+    register: _Hex = ""
 
 
 class Decision(Part, frozen=True, kw_only=True):
@@ -276,7 +280,7 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
     return Checked(proposal, raw, spec, PartyId(data))
 
 
-def signed_approval(home: Home, checked: Checked, ephemeral: bytes, records: str) -> bytes:
+def signed_approval(home: Home, checked: Checked, ephemeral: bytes, records: str, register: str = "") -> bytes:
     """This party's approval."""
     approval = Approval(
         party=home.party,
@@ -284,6 +288,7 @@ def signed_approval(home: Home, checked: Checked, ephemeral: bytes, records: str
         proposal_sha256=checked.sha256,
         ephemeral=ephemeral,
         records=records,
+        register=register,
     )
     return _sign(home, _APPROVAL, approval)
 
@@ -348,6 +353,25 @@ def approvals_of(order: SessionOrder, checked: Checked, roster: Roster) -> Mappi
     return {
         party: check_approval(raw, party, checked, roster) for party, raw in zip(parties, order.approvals, strict=True)
     }
+
+
+def check_registers(approvals: Mapping[PartyId, Approval], checked: Checked) -> None:
+    """Refuses a run whose houses do not all index the same register.
+
+    Raises:
+        SpecError: a house approved with another register than the label holder, or with none.
+    """
+    spec = checked.spec
+    if spec.align.mode != "registry":
+        return
+    leader = spec.label_holder.name
+    wanted = approvals[leader].register
+    for party in spec.parties:
+        found = approvals[party].register
+        if not found or found != wanted:
+            what = f"another register ({found[:16]}…) than {leader} ({wanted[:16]}…)" if found else "no register"
+            text = f"{party} has approved this run with {what}; give every house the same file and submit it anew"
+            raise SpecError("run.register", text)
 
 
 def read_order(raw: bytes) -> SessionOrder:

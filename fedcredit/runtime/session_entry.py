@@ -14,7 +14,14 @@ from pathlib import Path
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
 from fedcredit.runtime.consent import FAILED_FILE, run_folder
 from fedcredit.runtime.home import Home
-from fedcredit.runtime.proposal import Approval, Checked, approvals_of, check_proposal, read_order
+from fedcredit.runtime.proposal import (
+    Approval,
+    Checked,
+    approvals_of,
+    check_proposal,
+    check_registers,
+    read_order,
+)
 from fedcredit.runtime.refusals import note_refusal, public_error
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.session_files import (
@@ -94,6 +101,7 @@ def _entered(home: Home, raw: bytes, play: Callable[[Entry], bytes]) -> bytes:
             raise _not_ours(home)
         (folder / FAILED_FILE).unlink(missing_ok=True)
         try:
+            check_registers(approvals, checked)
             return play(Entry(home, checked, approvals, files, order.ended))
         except Exception as error:  # noqa: BLE001 - whatever it is, the others have to hear a name for it
             note_refusal(home, "session failed", raw, error)

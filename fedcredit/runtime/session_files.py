@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,15 @@ from fedcredit.runtime.unfinished import LOCK_FILE
 from fedcredit.types import PartyId, RunId
 
 __all__ = [
+    "CATALOG_FILE",
     "EPHEMERAL",
     "FINISHED_FILE",
     "PROGRESS_FILE",
     "RECORDS_FILE",
+    "REGISTER_FILE",
+    "Brought",
     "check_bound",
+    "check_brought",
     "ended_badly",
     "ended_well",
     "kept_secret",
@@ -50,8 +55,19 @@ FINISHED_FILE, PROGRESS_FILE = "finished.bin", "progress.json"
 EPHEMERAL = "ephemeral"
 RECORDS_FILE = "records"
 """In the folder of a run: digest of the party's records, written when its role first begins."""
+CATALOG_FILE, REGISTER_FILE = "catalog", "register"
+"""In the folder of a run: digests of the party's catalogue and register, written when it approves."""
 _BOUND_FILE, _APPROVAL_FILE = "bound", "approval.bin"
-_LEFT_BEHIND = (ATTEMPT_FILE, COMPLETE_FILE, STOP_FILE, PROGRESS_FILE, FAILED_FILE, RECORDS_FILE)
+_LEFT_BEHIND = (
+    ATTEMPT_FILE,
+    COMPLETE_FILE,
+    STOP_FILE,
+    PROGRESS_FILE,
+    FAILED_FILE,
+    RECORDS_FILE,
+    CATALOG_FILE,
+    REGISTER_FILE,
+)
 _MOST_COUNT = 2**53  # as wire.message.Count has it
 
 
@@ -119,28 +135,66 @@ def public_of(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def own_approval(home: Home, checked: Checked, records: Callable[[], str]) -> bytes:
+@dataclass(frozen=True)
+class Brought:
+    """Digests of what a party brings to a run.
+
+    Args:
+        records: Of its table, where the approval says it.
+        register: Of its register of public ids.
+        catalog: Of its catalogue, which no approval says.
+    """
+
+    records: str = ""
+    register: str = ""
+    catalog: str = ""
+
+
+def own_approval(home: Home, checked: Checked, brings: Callable[[], Brought] = Brought) -> bytes:
     """This party's approval of a run: with the same key whenever it is asked for, also when the run has ended.
 
     Args:
         home: The party's.
         checked: The proposal.
-        records: Gives what the approval says of the party's records.
+        brings: Says what the party brings.
 
     Raises:
         SpecError: the run's name is that of another run in this house.
+        IntegrityError: the run has begun, and the catalogue or register has changed since.
     """
     ended = home.runs / checked.run
     if not run_folder(home, checked.run).exists() and (ended / _APPROVAL_FILE).exists():
         check_bound(ended, checked)
         before = read_approval((ended / _APPROVAL_FILE).read_bytes(), home.party, home.roster)
-        return signed_approval(home, checked, before.ephemeral, before.records)
-    of_records = records()  # before anything is made for a run that they may not carry
+        return signed_approval(home, checked, before.ephemeral, before.records, before.register)
+    brought = brings()  # before anything is made for a run that the records may not carry
     files = unfinished_files(home, checked.run)
     check_bound(files.folder, checked)
-    approval = signed_approval(home, checked, public_of(kept_secret(files, EPHEMERAL)), of_records)
+    if not (files.folder / ATTEMPT_FILE).exists():
+        _note_brought(files.folder, brought)
+    check_brought(home.party, files.folder, brought)
+    ephemeral = public_of(kept_secret(files, EPHEMERAL))
+    approval = signed_approval(home, checked, ephemeral, brought.records, brought.register)
     replace_file(files.folder / _APPROVAL_FILE, approval)
     return approval
+
+
+def _note_brought(folder: Path, brought: Brought) -> None:
+    """Writes down the catalogue and register that a party approves a run with."""
+    for name, digest in ((CATALOG_FILE, brought.catalog), (REGISTER_FILE, brought.register)):
+        replace_file(folder / name, digest.encode())
+
+
+def check_brought(party: PartyId, folder: Path, brought: Brought) -> None:
+    """Holds the catalogue and register that a party has against those it approved the run with.
+
+    Raises:
+        IntegrityError: one has changed.
+    """
+    for name, digest in ((CATALOG_FILE, brought.catalog), (REGISTER_FILE, brought.register)):
+        if pin(folder, name, digest) != digest:
+            text = f"{party}: its {name} has changed since it approved this run; put it back, or submit the run anew"
+            raise IntegrityError(f"run.{name}", text)
 
 
 def ended_well(part: Part, shared: bytes, finish: Callable[[Path, PartyId], None] | None = None) -> bytes:

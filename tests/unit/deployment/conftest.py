@@ -20,6 +20,7 @@ import tomli_w
 
 from fedcredit.errors import PeerError
 from fedcredit.runtime import coordinator_session, node_session, session
+from fedcredit.runtime.consent import approve
 from fedcredit.runtime.exchange_types import Delivery, LinkSettings, Parcel, PeerRestarted, Presence
 from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.models import MODEL_RUNS
@@ -40,6 +41,14 @@ from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import decode_struct, encode_struct
 
 RUN = RunId("ab" * 16)
+
+
+PRODUCTION: Mapping[str, Mapping[str, Any]] = {
+    "run": {"mode": "production"},
+    "align": {"mode": "registry", "registry": "register.csv"},
+    "privacy": {"enforce": True},
+}
+"""Sections of a run on real records between houses."""
 
 
 class Killed(BaseException):
@@ -206,6 +215,15 @@ class Trial:
     def home(self, party: str) -> Home:
         return self.homes[PartyId(party)]
 
+    def approve_all(self, run: RunId = RUN) -> bytes:
+        """A proposal that everyone's people have seen and approved."""
+        raw = self.proposal(run)
+        for party in self.spec.parties:
+            decision = self.consider(party, raw)
+            assert decision.state == "pending", (decision.code, decision.text)
+            approve(self.homes[party], run)
+        return raw
+
     def refusals(self, party: str) -> list[dict[str, Any]]:
         """What a house has written down of what it refused."""
         file = self.home(party).folder / "logs" / "refusals.jsonl"
@@ -221,7 +239,7 @@ class Trial:
         approvals = []
         for party in checked.roster:
             if party == COORDINATOR:
-                approvals.append(own_approval(home, checked, lambda: ""))
+                approvals.append(own_approval(home, checked))
             else:
                 decision = self.consider(party, proposal)
                 assert decision.state == "approved", (decision.code, decision.text)
@@ -318,6 +336,31 @@ def trial(
 
 
 @pytest.fixture
+def production(trial: Callable[..., Trial], tmp_path: Path) -> Callable[..., Trial]:
+    """Makes a consortium whose houses run in production: a register each, policies for it, and people who decide.
+
+    A simulation of the same run, which reads the same register, is `Trial.loaded` with another mode.
+    """
+
+    def make(**options: Any) -> Trial:
+        options.setdefault("rows", 1200)
+        given = dict(options.pop("sections", {}))
+        sections = {name: {**PRODUCTION.get(name, {}), **given.get(name, {})} for name in {*PRODUCTION, *given}}
+        made = trial(**{**options, "sections": sections})
+        write_register(tmp_path / "records" / "register.csv", options["rows"])
+        for party in made.spec.parties:
+            home = made.home(party).folder
+            shutil.copy(tmp_path / "records" / "register.csv", home / "register.csv")
+            records = {"source": str(tmp_path / "records" / f"{party}.csv"), "registry": "register.csv"}
+            change_file(home / "node.toml", data={"records": records})
+            made.change_policy(party, mode="production", any_run=False, enforce=True)
+            made.homes[party] = open_home(home)
+        return made
+
+    return make
+
+
+@pytest.fixture
 def toy(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trial]:
     """A trial consortium whose roles say nothing to each other: sessions in no time, for all that is around roles."""
 
@@ -341,6 +384,12 @@ def toy(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> Callabl
         return trial(**{**options, "sections": {"network": {"timeout_s": 1.0}, **options.get("sections", {})}})
 
     return make
+
+
+def write_register(path: Path, rows: int) -> None:
+    """A register of all enterprises of `write_consortium`, and of some that no party knows."""
+    ids = [f"E{number:05d}" for number in range(rows + rows // 10)]
+    path.write_text("\n".join(["id", *ids, ""]), encoding="utf-8")
 
 
 def change_policy(home: Home, **changes: Any) -> None:
