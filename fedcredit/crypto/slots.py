@@ -65,6 +65,7 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
 _KEPT, _KEPT_LABEL = b"skpt", b"fedcredit/slots-key/v1"
+_SELECTION_LABEL = b"fedcredit/slots-selection/v1"
 _ANSWER, _TOTAL, _SUMS = b"sans", b"stot", b"ssum"
 _LAST = PARAMETERS.data[:1]
 _FULL = 2 * rows_size(_LAST)
@@ -225,9 +226,17 @@ class SlotsSecret:
 class Selection:
     """A holder's side of one request: its blocks are read and transformed once for any number of columns.
 
+    A mask belongs to one request: the same mask under another choice of rows would give their difference. Whoever draws
+    masks again after a restart, from a secret of the run, therefore puts `digest` into what they are drawn for: the
+    label of an entropy, the round of a roster.
+
     Args:
         public: The owner's public key.
         encrypted: The owner's vector, from `SlotsSecret.encrypt`.
+
+    Attributes:
+        rows: Number of rows.
+        digest: 32 bytes that name the request; the same for every holder that was sent the same bytes.
 
     Raises:
         PeerError: malformed, or a vector under another key.
@@ -236,6 +245,7 @@ class Selection:
     def __init__(self, public: bytes, encrypted: bytes) -> None:
         self._context = PublicContext(PARAMETERS, public)
         rows, body = read_request(self._context, REQUEST, encrypted, tag_of(public))
+        self.digest = hashlib.sha256(_SELECTION_LABEL + public + encrypted).digest()
         self._head = HEAD.pack(tag_of(encrypted), rows)
         self._blocks = [self._context.read_seeded(part) for part in split_blocks(body)]
         self.rows = rows

@@ -74,7 +74,8 @@ def masked_column(selection: Selection, column: I64, entropy: Entropy) -> tuple[
     Args:
         selection: What L sent.
         column: int64 (rows,).
-        entropy: Source of r; never the same stream for two columns or two requests.
+        entropy: Source of r; never the same stream for two columns or two requests (`Selection.digest` tells them
+            apart): with one r under two choices of rows L would read the column where they differ.
 
     Raises:
         BoundError: a column of another shape or range.

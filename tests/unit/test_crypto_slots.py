@@ -227,6 +227,15 @@ def test_bounds_that_are_not_proven_are_refused(secret: slots.SlotsSecret, reque
         secret.open(request_, part, bound)
 
 
+def test_a_request_has_a_name_that_nothing_else_has(secret: slots.SlotsSecret, request_: bytes) -> None:
+    public = secret.public_bytes()
+    selection = slots.Selection(public, request_)
+    assert selection.rows == 3
+    assert selection.digest == slots.Selection(public, request_).digest
+    again = secret.encrypt(np.array([1, 0, 1]))  # the same rows, other bytes
+    assert selection.digest != slots.Selection(public, again).digest
+
+
 def test_types_keep_apart_who_may_do_what(secret: slots.SlotsSecret) -> None:
     assert not [name for name in dir(KeylessContext) if "crypt" in name]
     assert not isinstance(secret._context, PublicContext)
