@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedcredit
-from fedcredit.cli import audit, data, doctor, provision, report, run, simulate, spec
+from fedcredit.cli import audit, catalog, data, doctor, provision, report, run, simulate, spec
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
@@ -24,6 +24,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     audit.register,
     spec.register,
     data.register,
+    catalog.register,
     provision.register,
     run.register,
     doctor.register,

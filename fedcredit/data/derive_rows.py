@@ -53,13 +53,17 @@ def bounds_of(table: Table, months: int | None, as_of: dt.date) -> Bounds:
 
 
 class Typing:
-    """Gives the batches of one table the types of the catalogue, and counts the values that are of another."""
+    """Gives the batches of one table the types of the catalogue, and counts the values that are of another.
+
+    Attributes:
+        wrong: By column, how many values were of another type.
+    """
 
     def __init__(self, name: str, table: Table, columns: Sequence[str]) -> None:
         self._name = name
         self._table = table
         self._columns = columns
-        self._wrong = dict.fromkeys(columns, 0)
+        self.wrong = dict.fromkeys(columns, 0)
 
     def __call__(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The batch with these types; a value of another type becomes null and is counted."""
@@ -67,7 +71,7 @@ class Typing:
         schema = batch.schema
         counts = batch.select([unreadable(name, about[name], schema[name]) for name in self._columns])
         for name in self._columns:
-            self._wrong[name] += int(counts[name][0])
+            self.wrong[name] += int(counts[name][0])
         return batch.select([typed(name, about[name], schema[name], strict=False) for name in self._columns])
 
     def refuse(self, place: str) -> None:
@@ -76,7 +80,7 @@ class Typing:
         Raises:
             DataError: naming the first column; how many is said, never which.
         """
-        for name, wrong in self._wrong.items():
+        for name, wrong in self.wrong.items():
             if wrong:
                 kind = self._table.columns[name].type
                 right = f"column {name!r} has {wrong} values that are no {kind}; correct them at the source"
