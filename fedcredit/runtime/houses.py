@@ -173,7 +173,7 @@ def repeatable_draws(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
     the same noise on two different sums would show their difference. How rows are found, and how sums are encrypted and
     carried, decides nothing.
     """
-    carried = {"align": AlignSection(), "crypto": CryptoSection(), "network": NetworkSection()}
+    carried = {"align": AlignSection(mode="plain"), "crypto": CryptoSection(), "network": NetworkSection()}
     same = origin.spec.model_copy(update=carried)
     bound = json.dumps(["fedcredit/simulation", spec_digest(same), party, sorted(origin.records.items())])
     return UnsafeSeededEntropy(hashlib.sha256(bound.encode()).digest())

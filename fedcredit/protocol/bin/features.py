@@ -95,7 +95,7 @@ def prebin(
     order: Sequence[int],
     fit: NDArray[np.bool_] | None = None,
 ) -> list[OwnFeature]:
-    """Cuts a party's columns into bins at the quantiles of its whole table.
+    """Cuts a party's columns into bins at the quantiles of its whole table, unless told otherwise.
 
     Not of the rows of the run: which rows those are is the label holder's choice, and bins must not follow it. So the
     cut points are also the same whichever way rows were found; no bin has too few of the rows of the run.
