@@ -87,8 +87,9 @@ def test_lists_of_several_pieces_arrive_whole(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_order_follows_no_input_and_no_other_run() -> None:
     many = [f"E{number:04d}" for number in range(600)]
-    rehearsal = BlindRehearsal({BANK: many, TAX: many}, decoys=0.0)
-    first, second = rehearsal.play()[BANK].rows, rehearsal.play()[BANK].rows
+    secrets = {BANK: RunSecret(bytes(32)), TAX: RunSecret(b"\x01" * 32)}
+    rehearsal = BlindRehearsal({BANK: many, TAX: many}, decoys=0.0, secrets=secrets)
+    first, second = rehearsal.play()[BANK].rows, replace(rehearsal, run=RunId("next")).play()[BANK].rows
     assert sorted(first) == sorted(second) == list(range(600))
     for left, right in ((first, np.arange(600)), (second, np.arange(600)), (first, second)):
         assert abs(np.corrcoef(left, right)[0, 1]) < 0.17  # 4 standard deviations
