@@ -106,8 +106,8 @@ def prebin(
         party: What its configuration says of special codes and monotone features.
         rules: How to cut; special codes and categories are taken from ``party``.
         order: Order in which the columns get the codes F1, F2, ….
-        fit: bool (n,), the only common rows that are ever summed: no bin has too few of *them*; None = all that count,
-            as far as the party knows.
+        fit: bool (n,), the only common rows that are ever summed: bins are cut at *their* quantiles, and none has too
+            few of them; None = no bin has too few of those that count, as far as the party knows.
 
     A column that has nothing to tell on the common rows becomes one bin: whether a holder refuses, or how many features
     it announces, would itself say something of rows that the label holder chose.
@@ -124,7 +124,7 @@ def prebin(
         special = tuple(float(code) for code in party.special.get(name, ()))
         cut = replace(rules, special=special if numeric else (), categorical=not numeric)
         try:
-            prebins = fit_prebins(column, counting if fit is None else fit, cut, whole)
+            prebins = fit_prebins(column, counting, cut, whole) if fit is None else fit_prebins(column, fit, cut)
             codes = prebins.apply(column).astype(np.int32)
         except DataError:
             prebins, codes = Prebins(kind="numeric"), np.zeros(len(column), np.int32)

@@ -14,6 +14,7 @@ from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
 from fedcredit.crypto.masks import MaskKey, MaskRoster
 from fedcredit.crypto.prg import SEED_BYTES
+from fedcredit.crypto.slots import Selection as Choice
 from fedcredit.crypto.slots_parameters import MODULUS
 from fedcredit.crypto.totals import encrypt_partial, modulus_bits
 from fedcredit.errors import BoundError, PeerError
@@ -289,8 +290,11 @@ class _Totals:
         if part == "train" and self._kept:
             total = perturb(total, plan, self._draws.of(rows), self._number)
         # The masks follow from keys alone: one that hides two totals would show their difference.
-        self._inputs.keep.escrow.bind("partial", f"{part}/{self._number}", content_digest(total).hex())
-        roster = MaskRoster(self._session.run_digest, f"{part}/{self._number}", keys) if len(keys) > 1 else None
+        # Nor may they hide one total under two choices of rows.
+        chosen = "" if self._given is None else f"/{self._choice(part).digest.hex()}"
+        asked = f"{part}/{self._number}{chosen}"
+        self._inputs.keep.escrow.bind("partial", f"{part}/{self._number}", f"{content_digest(total).hex()}{chosen}")
+        roster = MaskRoster(self._session.run_digest, asked, keys) if len(keys) > 1 else None
         # What is asked: points, key and roster, none of which says anything of a row.
         request = _joined(encode(points), key.public, b"" if roster is None else roster.digest())
         body = self._body(_joined(request, content_digest(total)).hex(), key, (part, total), roster)
@@ -323,13 +327,16 @@ class _Totals:
 
     def _selected(self, part: Part, total: Ints, roster: MaskRoster | None) -> bytes:
         """Partials of all rows times the label holder's encrypted choice: what it did not choose, it does not get."""
-        given = cast("GivenRows", self._given)
         masks = None
         if roster is not None:
             masks = self._mask.mask_below(roster, self._channel.party, len(total), MODULUS)
         if int(np.abs(total).max(initial=0)) > TOTAL_BOUND // (1 if roster is None else len(roster.keys)):
             raise BoundError("totals.partial", "a partial exceeds this holder's part of the bound")
-        return (given.train if part == "train" else given.test).select(total, masks)
+        return self._choice(part).select(total, masks)
+
+    def _choice(self, part: Part) -> Choice:
+        given = cast("GivenRows", self._given)
+        return given.train if part == "train" else given.test
 
     def _tables(self, points: PartialPoints, part: str) -> list[Ints]:
         tables = [np.array(table, np.int64) for table in points.tables]

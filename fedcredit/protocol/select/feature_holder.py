@@ -126,7 +126,8 @@ async def _lead(
     if not later:
         return
     keep, run_digest = secret
-    entropy = keep.secret.entropy("select/shades", run_digest.encode(), content_digest(own.values))
+    # Bound to the choice: the same shades under another one would show the columns on the rows in which they differ.
+    entropy = keep.secret.entropy("select/shades", run_digest.encode(), given.train.digest, content_digest(own.values))
     shades = [uniform_residues(entropy, len(own.values)) for _ in own.names]
     bodies = [given.train.select(column, _negative(shade)) for column, shade in zip(own.values.T, shades, strict=True)]
     await channel.send(given.label_holder, ShadedColumns(bodies=bodies))
