@@ -65,7 +65,7 @@ class TableFindings:
         undated: Rows without a date; in monthly and event tables no feature sees them.
         repeats: Rows of one enterprise (and month, or event) beyond the first.
         months: In a monthly table, months of the history up to the as-of day in which any row is.
-        expected: Months of history that the catalogue asks for and that can be there by then; 0 if the table is not monthly.
+        expected: Months of history that the catalogue asks for and that can be there by then; 0 of other tables.
         gaps: Months without a row between the first and the last of the same enterprise, over all enterprises.
         columns: The columns that the source has.
         errors: What makes the table unusable, in plain words.
