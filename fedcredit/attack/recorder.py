@@ -110,14 +110,14 @@ def recording() -> Iterator[Recording]:
         return values
 
     def opening(self: ChosenRows, part: Part, body: bytes, bound: int) -> Ints:
+        notes.keys[:] = [self]
         values: Ints = total_of(self, part, body, bound)
         notes.totals.append(values)
-        notes.keys[:] = [self]
         return values
 
     def opening_bits(self: ChosenRows, part: Part, body: bytes, party: PartyId) -> NDArray[np.bool_]:
-        values: NDArray[np.bool_] = bits_of(self, part, body, party)
         notes.keys[:] = [self]
+        values: NDArray[np.bool_] = bits_of(self, part, body, party)
         return values
 
     _put((receiving, releasing, asking, decrypting, opening, opening_bits))

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from fedcredit.attack.rehearsal import Rehearsal
-from fedcredit.attack.sample import Sample, write_sample
+from fedcredit.attack.sample import BY_REGISTER, Sample, write_sample
 from fedcredit.errors import FedCreditError, PeerError, TransportError
 from fedcredit.protocol.scorecard.roles import SCHEMAS
+from fedcredit.protocol.select.messages import SCHEMA as SELECT_SCHEMA
 from fedcredit.types import PartyId
 from fedcredit.wire.envelope import Envelope
 
@@ -30,13 +31,30 @@ min_iv = 0.0
 [privacy]
 enforce = false
 """
-KINDS = sorted(declared.kind for schema in SCHEMAS for declared in schema.messages)
+OPEN, BY_THE_REGISTER = {"align.ids", "align.index"}, {"align.register"}
+IN_PLAIN = {"scorecard.masked_products", "scorecard.product_masks"}
+ALL = {declared.kind for schema in SCHEMAS for declared in schema.messages}
+BLIND = {kind for kind in ALL if kind.startswith("align.")} - OPEN - BY_THE_REGISTER
+"""Messages of blind alignment, which has its own tests."""
+SELECT = {declared.kind for declared in SELECT_SCHEMA.messages}
+KINDS = {
+    "honest": sorted(ALL - BLIND - BY_THE_REGISTER - SELECT),
+    "hidden": sorted(ALL - BLIND - OPEN - IN_PLAIN),
+}
+"""Kinds of messages of each run."""
 
 
 @pytest.fixture(scope="module")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     sample = Sample(400, {"bank": 1, "tax": 2, "utility": 2}, sections=SECTIONS)
     return Rehearsal(write_sample(tmp_path_factory.mktemp("wire"), sample), timeout_s=0.5)
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """The same by a register: rows that do not count are mixed in."""
+    sample = Sample(400, {"bank": 1, "tax": 2, "utility": 2}, sections=SECTIONS, align=BY_REGISTER, strangers=100)
+    return Rehearsal(write_sample(tmp_path_factory.mktemp("hidden"), sample), timeout_s=2.0)
 
 
 class Hand:
@@ -62,15 +80,25 @@ class Hand:
         return (msgspec.msgpack.encode(msgspec.structs.replace(envelope, body=body)),)
 
 
-def test_the_honest_run_has_every_kind_of_message(honest: Rehearsal) -> None:
+@pytest.mark.parametrize("run", KINDS)
+def test_the_honest_run_has_every_kind_of_message(run: str, request: pytest.FixtureRequest) -> None:
+    honest = request.getfixturevalue(run)
     network = honest.network()
     honest.play(network)
-    assert {entry.kind for entry in network.transcript} == set(KINDS)
+    assert {entry.kind for entry in network.transcript} == set(KINDS[run])
+
+
+_DAMAGED = [("honest", kind) for kind in KINDS["honest"]] + [
+    ("hidden", kind) for kind in KINDS["hidden"] if kind not in KINDS["honest"] or kind == "scorecard.total"
+]
 
 
 @pytest.mark.parametrize("how", ["flip", "truncate", "cut", pytest.param("drop", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_message_of_any_kind_ends_in_a_named_error(honest: Rehearsal, kind: str, how: str) -> None:
+@pytest.mark.parametrize(("run", "kind"), _DAMAGED)
+def test_a_damaged_message_of_any_kind_ends_in_a_named_error(
+    run: str, kind: str, how: str, request: pytest.FixtureRequest
+) -> None:
+    honest = request.getfixturevalue(run)
     hand = Hand(kind, how)
     network = replace(honest, tamper=hand).network()
     started = time.perf_counter()
