@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ class Holding:
         table: The party's own records.
         keep: Randomness and escrow.
         register: Ids of the public register, where the run has one and this party needs it.
+        decoy_key: 32 secret bytes of a label holder that mixes decoys in: the same in every run, so that two runs with
+            the same customers have the same decoys.
     """
 
     spec: RunSpec
@@ -35,6 +37,7 @@ class Holding:
     table: HolderTable
     keep: KeptSecrets
     register: Sequence[str] | None = None
+    decoy_key: bytes = field(default=bytes(32), repr=False)
 
     @property
     def leads(self) -> bool:

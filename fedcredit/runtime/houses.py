@@ -41,6 +41,7 @@ __all__ = [
     "read_run_secrets",
     "repeatable_draws",
     "signing_keys",
+    "simulated_decoy_key",
 ]
 
 
@@ -164,6 +165,11 @@ def oracle_secrets(origin: Origin, secrets: Mapping[PartyId, bytes]) -> dict[Par
         party: KeptSecrets(RunSecret(secrets[party]), repeatable_draws(origin, party), NoEscrow())
         for party in origin.spec.parties
     }
+
+
+def simulated_decoy_key(table: HolderTable) -> bytes:
+    """The label holder's key of decoys in a simulation: it follows from the records, so that runs can be repeated."""
+    return hashlib.sha256(b"fedcredit/simulation/decoys" + table.digest.encode()).digest()
 
 
 def repeatable_draws(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:

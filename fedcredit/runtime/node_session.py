@@ -49,6 +49,7 @@ from fedcredit.runtime.session_files import (
     RECORDS_FILE,
     Brought,
     check_brought,
+    decoy_key,
     ended_well,
     kept_secret,
     own_approval,
@@ -224,7 +225,8 @@ class _Node:
         try:
             register = self._register  # before the records: what was derived by another catalogue is other records
             keep = KeptSecrets(RunSecret(self._secret), self._draws(), escrow)
-            holding = Holding(self._spec, self._checked.run_digest, self._table, keep, register)
+            key = decoy_key(self._home.state)
+            holding = Holding(self._spec, self._checked.run_digest, self._table, keep, register, key)
             checkpoints = FileCheckpoints(self._files.checkpoints / self._party)
             seat = Seat(channel, holding, checkpoints, self._clock.report)
             return await self._model.role(self._spec, seat, self._held_out)

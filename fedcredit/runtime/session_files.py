@@ -41,6 +41,7 @@ __all__ = [
     "Brought",
     "check_bound",
     "check_brought",
+    "decoy_key",
     "ended_badly",
     "ended_well",
     "kept_secret",
@@ -115,6 +116,21 @@ def kept_secret(files: RunFiles, name: str) -> bytes:
     secret = path.read_bytes()
     if len(secret) != SEED_BYTES:
         raise IntegrityError("run.secret", f"secrets/{name} of this run is damaged; the run cannot go on")
+    return secret
+
+
+def decoy_key(state: Path) -> bytes:
+    """The house's key of decoys, 32 bytes: made once and used in all its runs.
+
+    Raises:
+        IntegrityError: it is damaged.
+    """
+    path = state / "secrets" / "decoys"
+    if not path.exists():
+        _new_secret(path)
+    secret = path.read_bytes()
+    if len(secret) != SEED_BYTES:
+        raise IntegrityError("house.decoys", f"{path}: the key of the decoys is damaged; restore it from the backup")
     return secret
 
 

@@ -271,7 +271,8 @@ def _seat(begun: _Begun, party: PartyId, network: LocalNetwork, clock: StageCloc
     spec, files = begun.loaded.spec, begun.files
     origin = houses.Origin.of(spec, begun.tables)
     keep = houses.keep_secrets(origin, party, begun.secrets[party], files.folder / "escrow", stack)
-    holding = Holding(spec, begun.run_digest, begun.tables[party], keep, begun.register)
+    table = begun.tables[party]
+    holding = Holding(spec, begun.run_digest, table, keep, begun.register, houses.simulated_decoy_key(table))
     report = clock.report if party == spec.label_holder.name else _unheard
     return Seat(network.channel(party), holding, FileCheckpoints(files.checkpoints / party), report)
 
