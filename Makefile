@@ -5,11 +5,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := demo,dev,deploy,neural,postgres
 
+# Where the made-up district is written, 2 GB.
+FEDCREDIT_DISTRICT ?= $(CURDIR)/build/district
+
 # One thread a numerical library: the parties of a simulation share the machine.
 export OMP_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo consortium test slow images wan sbom check bench clean
+.PHONY: help setup demo district consortium test slow images wan sbom check bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -30,6 +33,12 @@ setup: $(STAMP)  ## a virtual environment in .venv with everything, pinned
 
 demo: .venv/.demo  ## a bank, a tax office and a utility train one scorecard on real data
 	$(BIN)/fedcredit simulate configs/simulations/demo.toml
+
+$(FEDCREDIT_DISTRICT)/district.json: | .venv/.demo
+	$(BIN)/fedcredit data district --enterprises 210000 --seed 1 --out $(FEDCREDIT_DISTRICT)
+
+district: .venv/.demo $(FEDCREDIT_DISTRICT)/district.json  ## a made-up district: raw records of four institutions, 210,000 enterprises
+	FEDCREDIT_DISTRICT=$(FEDCREDIT_DISTRICT) $(BIN)/fedcredit simulate configs/simulations/district.toml
 
 consortium: $(STAMP)  ## the same between houses: coordinator and nodes as processes over mutual TLS, compared
 	$(BIN)/python benchmarks/consortium.py
