@@ -2,10 +2,10 @@
 
 The teller knows the list in its last order, the reader in its first; in between, each party undoes its own shuffle. A
 bit is a pair of points ``(A, D)``: set if ``D = y·A`` for the reader's secret ``y``, else D is random. A party on the
-way multiplies both by a fresh scalar, which keeps the bit and makes the pair another one.
+way, once, multiplies both by a fresh scalar, which keeps the bit and makes the pair another one.
 
-Guarantees: without ``y`` a set bit looks like any other (decisional Diffie-Hellman); after one honest party the pairs
-are fresh, so that teller and reader together cannot say which entry became which, beyond what the bits say.
+Guarantees: without ``y`` a set bit looks like any other (decisional Diffie-Hellman); after one honest party that
+refreshes and shuffles, teller and reader together cannot say which entry became which, beyond what the bits say.
 
 Not covered: a party on the way that sets or clears bits (whoever acts on a bit that should not be set is found by the
 teller).

@@ -175,13 +175,19 @@ class Shuffler:
     async def hand_back_replies(self) -> None:
         """A feature holder's part in telling the label holder which of its entries are common to all.
 
+        Whoever has them from the coordinator makes them fresh; for the others it is enough to put them in order.
+
         Raises:
             PeerError: the replies are malformed or of another number.
         """
         owner = self._ring.leader
-        sender = COORDINATOR if self.ahead == owner else self.ahead
+        first_back = self.ahead == owner
+        sender = COORDINATOR if first_back else self.ahead
         pairs = np.empty((self.sizes[owner], PAIR), dtype=np.uint8)
         async for first, piece in receive_replies(self.channel, sender, len(pairs)):
+            if not first_back:
+                pairs[first : first + len(piece)] = piece
+                continue
             content = hashlib.sha256(piece.data).digest()
             entropy = self.inputs.secret.entropy("align/replies", self._run, first.to_bytes(8, "little"), content)
 
