@@ -10,8 +10,9 @@ from pathlib import Path
 from fedcredit.data.load import SourceCache
 from fedcredit.data.places import expand, read_bytes
 from fedcredit.errors import DataError, FedCreditError
-from fedcredit.governance.policy import Policy, load_policy
+from fedcredit.governance.policy import SAFE_DECOYS, Policy, load_policy
 from fedcredit.runtime.doctor import Finding, Status, failed
+from fedcredit.runtime.doctor_records import check_derived, check_register
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.provision_bundle import PROTOCOLS
 from fedcredit.runtime.provision_certificates import load_certificate
@@ -61,7 +62,12 @@ def check_data(home: Home) -> Iterator[Finding]:
         remedy = "add [data.NAME] with a source to node.toml"
         yield Finding("data", Status.WARN, "no records are named, so no run can start here", remedy)
     for name, source in home.node.data.items():
-        yield _check_source(f"data {name}", PartyId(name), source, home.folder)
+        if source.catalog is None:
+            yield _check_source(f"data {name}", PartyId(name), source, home.folder)
+        else:
+            yield check_derived(f"data {name}", source, home.folder)
+        if source.registry is not None:
+            yield check_register(f"register {name}", source.registry, home.folder)
 
 
 def _check_source(check: str, name: PartyId, source: DataSource, base: Path) -> Finding:
@@ -105,6 +111,7 @@ def check_policy(home: Home) -> Iterator[Finding]:
         yield Finding("policy", Status.WARN, found, f"edit {home.policy} after a review")
         return
     yield _allowed(policy, home.roster)
+    yield from _alignments(policy)
     yield from _unknown(policy, home.roster)
 
 
@@ -126,13 +133,24 @@ def _allowed(policy: Policy, roster: Roster) -> Finding:
     runs = "any run" if policy.any_run else f"{len(policy.runs)} runs approved in it"
     until = "" if policy.expires is None else f" until {policy.expires:%Y-%m-%d}"
     kinds = "" if "*" in policy.messages else f", {len(policy.messages)} kinds of message"
-    found = f"{policy.mode}: {', '.join(policy.protocols)}{kinds} to {', '.join(policy.counterparties)}; {runs}{until}"
+    told = f"{', '.join(policy.protocols)}{kinds} to {', '.join(policy.counterparties)}"
+    rows = f"rows by {' or '.join(policy.alignments) or 'nothing'}"
+    found = f"{policy.mode}: {told}; {rows}; {runs}{until}"
     if policy.mode != "simulation":
         return Finding("policy", Status.OK, found)
     if roster.trial:
         return Finding("policy", Status.WARN, f"TRIAL: {found}", "never use it with real records")
     remedy = 'set mode = "production": this consortium is no trial'
     return Finding("policy", Status.FAIL, found, remedy)
+
+
+def _alignments(policy: Policy) -> Iterator[Finding]:
+    """Says loudly where others may learn who is a customer here."""
+    if policy.mode == "production" and "blind" in policy.alignments and policy.least_decoys < SAFE_DECOYS:
+        learn = "learn who is a customer" if policy.least_decoys == 0 else "guess better who is a customer"
+        found = f"min_decoys = {policy.least_decoys:g}: feature holders may {learn}"
+        remedy = f"remove min_decoys, or give {SAFE_DECOYS:g} or more"
+        yield Finding("policy", Status.WARN, found, remedy)
 
 
 def _unknown(policy: Policy, roster: Roster) -> Iterator[Finding]:

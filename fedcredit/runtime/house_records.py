@@ -15,6 +15,7 @@ from fedcredit.data.load import load_table
 from fedcredit.data.places import expand, read_bytes
 from fedcredit.data.register import read_register
 from fedcredit.data.table import HolderTable
+from fedcredit.errors import DataError, SpecError
 from fedcredit.protocol.align.registry import register_digest
 from fedcredit.runtime.home import Home
 from fedcredit.runtime.proposal import Checked
@@ -59,7 +60,10 @@ def house_table(home: Home, checked: Checked) -> HolderTable:
     spec = own_spec(home, checked)
     mine = next(party for party in spec.party if party.name == home.party)
     time = spec.split.time if mine.label is not None else None
-    return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc")
+    try:
+        return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc")
+    except SpecError as error:  # about the house's own catalogue, whose place and content are nobody else's
+        raise DataError(error.code, error.public, error.detail) from None
 
 
 def house_register(home: Home, spec: RunSpec, data: str) -> Register:

@@ -71,7 +71,7 @@ def write_bundle(
         consortium: Who takes part.
         authority: With the roster and certificates in force.
         member: Whose bundle it is.
-        plan: Ports of a local trial, which also gets a policy that allows everything; None = for elsewhere.
+        plan: Ports of a local trial, which also gets a policy for it (``local.mode``); None = for elsewhere.
 
     Raises:
         SpecError: the folder cannot be written.
@@ -125,6 +125,7 @@ def _values(
         "data": dict(section.data) if section and plan else {},
         "roster": roster,
         "local": plan is not None,
+        "production": consortium.local.mode == "production",
         "metrics_port": plan.metrics[member.name] if plan else 9464,
         "flower_port": plan.flower[member.name] if plan else 9093 if member.kind is MemberKind.COORDINATOR else 9094,
         # behind the same port, the proxy in front tells both apart

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -107,9 +107,12 @@ class LocalSection(SettingsSection):
 
     Attributes:
         first_port: The first of two loopback ports per member, besides those of the coordinator's addresses.
+        mode: Runs that the policies of a trial are for: ``simulation`` allows everything, ``production`` what hides who
+            is a customer, once each house's people have approved it.
     """
 
     first_port: Annotated[int, Field(ge=1, le=64000)] = 18600
+    mode: Literal["simulation", "production"] = "simulation"
 
 
 class ConsortiumSpec(SettingsSection):

@@ -130,7 +130,9 @@ def decoy_key(state: Path) -> bytes:
         _new_secret(path)
     secret = path.read_bytes()
     if len(secret) != SEED_BYTES:
-        raise IntegrityError("house.decoys", f"{path}: the key of the decoys is damaged; restore it from the backup")
+        # other houses hear this: not where the home is
+        text = "state/secrets/decoys of this house is damaged; restore it from the backup"
+        raise IntegrityError("house.decoys", text)
     return secret
 
 

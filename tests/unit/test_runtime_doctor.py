@@ -313,7 +313,10 @@ def test_policy_in_one_line(tmp_path: Path) -> None:
     home.policy.write_text(POLICY)
     found = list(check_policy(home))
     assert found[0].status is Status.OK
-    assert found[0].found == ("production: align, bins to coordinator, olgaa; 0 runs approved in it until 2999-01-01")
+    assert found[0].found == (
+        "production: align, bins to coordinator, olgaa; rows by registry or blind; "
+        "0 runs approved in it until 2999-01-01"
+    )
     assert [one.found for one in found[1:]] == [
         'counterparties: "olgaa" is unknown; did you mean "olga"?',
         'protocols: "bins" is unknown; did you mean "bin"?',

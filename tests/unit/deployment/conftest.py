@@ -261,6 +261,14 @@ class Trial:
         """Rewrites some keys of a house's policy."""
         change_policy(self.homes[party], **changes)
 
+    def change_records(self, party: str, **changes: str | None) -> None:
+        """Rewrites some keys of a house's records in its ``node.toml``; None removes one."""
+        folder = self.home(party).folder
+        data = tomllib.loads((folder / "node.toml").read_text("utf-8"))["data"]["records"]
+        kept = {key: value for key, value in {**data, **changes}.items() if value is not None}
+        change_file(folder / "node.toml", data={"records": kept})
+        self.homes[PartyId(party)] = open_home(folder)
+
     def play_all(self, order: bytes, *, again: bool = True, without: Sequence[str] = ()) -> dict[PartyId, Finished]:
         """Everyone's session at once; who is killed starts again, as a supervised node would."""
         parties = [p for p in self.homes if p not in without and p != "operations"]
