@@ -95,16 +95,14 @@ def main() -> None:
         print(json.dumps(measure(options.parties, options.one)))
         return
     print(f"{options.parties} parties, {cores()} cores")
-    print(
-        f"{'ids':>9} {'s':>7} {'cpu s':>7} {'bare s':>7} {'cpu/bare':>8} {'us/id':>6} {'MB':>6} {'peak MB':>8} {'load':>5}"
-    )
+    heads = ("ids", "s", "cpu s", "bare s", "cpu/bare", "us/id", "MB", "peak MB", "load")
+    print("{:>9} {:>7} {:>7} {:>7} {:>8} {:>6} {:>6} {:>8} {:>5}".format(*heads), flush=True)
     for ids in [*options.ids, *([1_000_000] if options.million else [])]:
         command = [sys.executable, __file__, "--parties", str(options.parties), "--one", str(ids)]
         done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         row = [done[name] for name in FIELDS]
-        print(
-            "{:>9,.0f} {:>7.1f} {:>7.1f} {:>7.1f} {:>8.2f} {:>6.0f} {:>6.0f} {:>8.0f} {:>5.1f}".format(*row), flush=True
-        )
+        line = "{:>9,.0f} {:>7.1f} {:>7.1f} {:>7.1f} {:>8.2f} {:>6.0f} {:>6.0f} {:>8.0f} {:>5.1f}"
+        print(line.format(*row), flush=True)
 
 
 if __name__ == "__main__":
