@@ -28,6 +28,11 @@ def total(values: pl.Expr) -> pl.Expr:
     return values.drop_nulls().sort().sum()
 
 
+def _mean(values: pl.Expr) -> pl.Expr:
+    """Mean of values that are given; null for none."""
+    return pl.when(values.len() > 0).then(total(values) / values.len())
+
+
 def coded(value: pl.Expr, codes: Mapping[str, float]) -> pl.Expr:
     """Texts as numbers; other texts become null. Without codes, as it stands."""
     if not codes:
@@ -55,7 +60,7 @@ def event(feature: kinds.ByColumn, time: str, as_of: dt.date) -> pl.Expr:
         return _kept(feature, time, now).sum().cast(pl.Float64)
     if isinstance(feature, kinds.Total):
         values = pl.col(feature.column).filter(_kept(feature, time, now)).drop_nulls()
-        return {"sum": total(values), "mean": total(values) / values.len(), "max": values.max()}[feature.of]
+        return {"sum": total(values), "mean": _mean(values), "max": values.max()}[feature.of]
     if isinstance(feature, kinds.Open):
         return _open(feature, time, as_of)
     if isinstance(feature, kinds.Latest):
@@ -107,7 +112,7 @@ def _open(feature: kinds.Open, time: str, as_of: dt.date) -> pl.Expr:
     if feature.of == "longest":
         return (month_number(as_of) - months_of(pl.col(time)).filter(kept).min()).cast(pl.Float64)
     values = pl.col(feature.column or "").filter(kept).drop_nulls()
-    return total(values) if feature.of == "sum" else pl.when(values.len() > 0).then(total(values) / values.len())
+    return total(values) if feature.of == "sum" else _mean(values)
 
 
 def _ended(feature: kinds.Open, time: str, as_of: dt.date) -> pl.Expr:
