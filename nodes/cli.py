@@ -42,7 +42,7 @@ from fedcredit.spec.travel import read_travelling
 __all__ = ["app", "main"]
 
 _MODULE = "nodes.daemon"
-_SHOWN = 12  # hex digits of a run's name
+_SHOWN, _DIGITS = 12, 8  # hex digits of a run's name, and of a digest in the table
 _MOST = 15  # runs in the table
 
 _EPILOG = """Examples:
@@ -137,7 +137,7 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
     write_line("")
     if runs:
         rows = [_run_row(home, one) for one in runs[:_MOST]]
-        write_table(("RUN", "NAME", "MODEL", "ROWS BY", "STATE", "STAGE", "PROPOSED", "DIGEST"), rows)
+        write_table(("RUN", "NAME", "MODEL", "ROWS", "STATE", "STAGE", "PROPOSED", "DIGEST"), rows)
         if len(runs) > _MOST:
             write_line(f"and {len(runs) - _MOST} older ones; --json shows all")
     else:
@@ -155,7 +155,7 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
 def _run_row(home: Path, view: ProposalView) -> tuple[str, ...]:
     known = view.known
     stage = run_stage(home, known.run) if view.state == "running" else ""
-    made, digest = short_time(known.made), known.spec_digest[:_SHOWN]
+    made, digest = short_time(known.made), known.spec_digest[:_DIGITS]
     return (known.run[:_SHOWN], known.name, known.model, known.align, view.state, stage, made, digest)
 
 

@@ -42,7 +42,7 @@ def house_facts(home: Home, spec: RunSpec, data: str) -> list[Fact]:
         spec: The run.
         data: Name of the records.
     """
-    facts = [Fact("rows found by", alignment_words(spec.align), alignment_warning(spec.align))]
+    facts = [Fact("rows by", alignment_words(spec.align), alignment_warning(spec.align))]
     mine = next((party for party in spec.party if party.name == home.party), None)
     if PartyId(data) not in home.node.data or mine is None:
         return facts

@@ -49,12 +49,10 @@ def needs_register(spec: RunSpec, role: Role) -> bool:
 
 
 def alignment_short(align: AlignSection) -> str:
-    """How rows are found, in a word or two for a table; capitals where it shows who is a customer."""
-    if align.mode == "registry":
-        return "registry"
-    if align.mode == "plain":
-        return "IN THE OPEN"
-    return f"blind, decoys {align.decoys:g}" if align.decoys > 0 else "blind, NO DECOYS"
+    """How rows are found, in a word or two for a table; capitals where other houses learn who is a customer."""
+    if align.mode == "blind" and align.decoys <= 0:
+        return "NO DECOYS"
+    return "PLAIN" if align.mode == "plain" else align.mode
 
 
 def alignment_words(align: AlignSection) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedcredit.catalog.load import load_catalog
 from fedcredit.runtime.daemon_process import DaemonLock
 from fedcredit.runtime.daemon_status import ExchangeView, NodeStatus, ProcessView, write_status
 from fedcredit.runtime.home import Home, open_home
@@ -23,6 +26,7 @@ from fedcredit.types import RunId
 from fedcredit.wire.message import decode_struct
 from nodes.cli import main
 
+CATALOGS = Path(__file__).parents[2] / "configs" / "catalog"
 Capture = pytest.CaptureFixture[str]
 RUN, OTHER = RunId("5f2a81c0" + "1" * 24), RunId("77777777" + "2" * 24)
 
@@ -106,6 +110,92 @@ def test_what_is_asked_is_shown_before_it_is_approved(bank: Path, capsys: Captur
         assert text in told.out
     assert "decide with --yes" in told.err
     assert runs(capsys)[RUN]["state"] == "pending"
+
+
+def propose(homes: dict[str, Home], run: str, **align: Any) -> None:
+    """A third run, whose rows are found in another way, by derived features of the bank."""
+    party = {"name": "bank", "role": "label_holder", "source": "x", "label": "bad", "id": "uscc"}
+    spec = parse_spec(
+        {
+            "run": {"name": "june", "mode": "simulation"},
+            "align": {"registry": "register.csv", **align},
+            "party": [
+                {**party, "catalog": "c.toml", "as_of": "2025-12-31"},
+                {"name": "tax_office", "role": "feature_holder", "source": "y"},
+            ],
+        }
+    )
+    folder = homes["bank"].folder
+    (folder / "register.csv").write_text("\n".join(["id", *(f"E{number}" for number in range(1234))]))
+    shutil.copy(CATALOGS / "bank.toml", folder / "bank.toml")
+    settings = (
+        (folder / "node.toml")
+        .read_text()
+        .replace("[data.loans]", '[data.loans]\ncatalog = "bank.toml"\nregistry = "register.csv"')
+    )
+    (folder / "node.toml").write_text(settings)
+    proposal = make_proposal(homes["coordinator"], RunId(run), travelling_json(spec, "loans"))
+    decision = decode_struct(Decision, consider(open_home(folder), proposal), "decision")
+    assert decision.state == "pending", decision.text
+
+
+def shown_before_approval(capsys: Capture, run: str) -> dict[str, str]:
+    capsys.readouterr()
+    assert main(["approve", run]) == 2  # nobody to ask
+    lines = capsys.readouterr().out.splitlines()
+    return {line[:13].strip(): line[13:] for line in lines}
+
+
+THIRD = "3" * 32
+
+
+@pytest.mark.parametrize(
+    ("align", "words", "short"),
+    [
+        ({"mode": "registry"}, "registry: nobody learns who is whose customer", "registry"),
+        (
+            {"mode": "blind", "decoys": 1.0},
+            "blind with decoys 1.0: of the common rows, 50 % are no customers",
+            "blind",
+        ),
+        (
+            {"mode": "blind", "decoys": 0.5},
+            "WARNING: blind with decoys 0.5: of the common rows, 33 % are no customers",
+            "blind",
+        ),
+        (
+            {"mode": "blind", "decoys": 0.0},
+            "WARNING: blind without decoys: every feature holder learns who is a customer",
+            "NO DECOYS",
+        ),
+    ],
+    ids=["registry", "blind", "few", "none"],
+)
+def test_people_read_what_tells_others_of_their_customers(
+    bank: Path, homes: dict[str, Home], capsys: Capture, align: dict[str, Any], words: str, short: str
+) -> None:
+    propose(homes, THIRD, **align)
+    shown = shown_before_approval(capsys, THIRD)
+    assert shown["rows by"] == words
+    assert re.fullmatch(r"1,234 ids of this house's file, digest [0-9a-f]{16}…", shown["register"])
+    count = len(load_catalog(CATALOGS / "bank.toml").features)
+    derived = rf"{count} features of catalogue bank\.toml \([0-9a-f]{{16}}…\), as of 2025-12-31; nothing after .*"
+    assert re.fullmatch(derived, shown["derived"])
+    main(["status"])
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(THIRD[:12]))
+    assert short in row
+    assert bank.is_dir()
+    known = runs(capsys)[THIRD]
+    assert (known["align"], known["as_of"]) == (short, "2025-12-31")
+
+
+def test_people_read_that_a_file_is_missing(bank: Path, homes: dict[str, Home], capsys: Capture) -> None:
+    propose(homes, THIRD, mode="registry")
+    (bank / "register.csv").unlink()
+    (bank / "bank.toml").write_text("x = 1")
+    shown = shown_before_approval(capsys, THIRD)
+    assert shown["register"].startswith("WARNING: CANNOT BE READ: ")
+    assert shown["derived"].startswith("WARNING: CANNOT BE READ: ")
 
 
 def test_approve_and_deny(bank: Path, capsys: Capture) -> None:

@@ -89,6 +89,12 @@ def test_what_is_not_named_is_denied(tmp_path: Path) -> None:
         ("enforce = false", "simulation"),
         ("any_run = true", "simulation"),
         ("mode = 'test'", "mode"),
+        ("align_modes = ['plain']", "simulation"),
+        ("align_modes = ['open']", r"align_modes\.0"),
+        ("align_modes = 'blind'", "align_modes"),
+        ("min_decoys = -1", "min_decoys"),
+        ("min_decoys = inf", "min_decoys|policy"),
+        ("min_decoys = true", "min_decoys"),
         ("expires = 2026-06-01", "time zone"),
         ("expires = 2026-06-01T00:00:00", "time zone"),
         ("[caps]\nequations = -1", r"caps\.equations"),
@@ -109,3 +115,33 @@ def test_a_simulation_may_switch_caps_off_and_production_may_not() -> None:
     assert open_policy.cap_rules().enforce is False
     with pytest.raises(ValidationError, match="simulation"):
         Policy(enforce=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "mode", "decoys", "code"),
+    [
+        ("", "registry", 0.0, ""),
+        ("", "blind", 1.0, ""),
+        ("", "blind", 0.999, "policy.decoys"),
+        ("", "blind", 0.0, "policy.decoys"),
+        ("", "plain", 1.0, "policy.align"),
+        ("min_decoys = 0.0", "blind", 0.0, ""),
+        ("min_decoys = 2.5", "blind", 2.0, "policy.decoys"),
+        ("align_modes = ['registry']", "blind", 5.0, "policy.align"),
+        ("align_modes = []", "registry", 1.0, "policy.align"),
+        ("mode = 'simulation'", "plain", 0.0, ""),
+        ("mode = 'simulation'", "blind", 0.0, ""),
+        ("mode = 'simulation'\nmin_decoys = 1.0", "blind", 0.0, "policy.decoys"),
+        ("mode = 'simulation'\nalign_modes = ['registry']", "plain", 0.0, "policy.align"),
+    ],
+    ids=[f"case-{number}" for number in range(13)],
+)
+def test_how_rows_may_be_found(tmp_path: Path, keys: str, mode: str, decoys: float, code: str) -> None:
+    policy = load_policy(_write(tmp_path, keys))
+    if not code:
+        policy.check_alignment(mode, decoys)
+        return
+    with pytest.raises(PolicyDenied) as caught:
+        policy.check_alignment(mode, decoys)
+    assert caught.value.code == code
+    assert mode in caught.value.public or f"{decoys:g}" in caught.value.public

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import ssl
@@ -284,6 +285,89 @@ def test_sources_are_opened_and_no_value_is_shown(tmp_path: Path) -> None:
     shown = str(found)
     for value in ("anna", "bert", "123456", "654321"):
         assert value not in shown
+
+
+CATALOG = """format = 1
+holder = "tax"
+title = "Tax office"
+about = "Who pays."
+ids = "text"
+rows = "payers"
+
+[tables.payers]
+about = "One row a payer."
+period = "static"
+duplicates = "last"
+columns.uscc = { type = "id", about = "id" }
+columns.kind = { type = "category", about = "kind" }
+columns.plan = { type = "category", required = false, about = "plan" }
+
+[features.kind]
+kind = "value"
+table = "payers"
+column = "kind"
+about = "kind"
+reason = "kind {value}"
+
+[features.plan]
+kind = "value"
+table = "payers"
+column = "plan"
+about = "plan"
+reason = "plan {value}"
+"""
+
+
+def test_features_are_derived_and_no_value_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "payers.csv").write_text("uscc,kind\nanna,small\nbert,large\n")
+    (tmp_path / "tax.toml").write_text(CATALOG)
+    (tmp_path / "wrong.toml").write_text(CATALOG.replace('"value"', '"vale"'))
+    raw, catalog = str(tmp_path / "raw"), str(tmp_path / "tax.toml")
+    data = {
+        "good": {"source": raw, "catalog": catalog},
+        "wrong": {"source": raw, "catalog": str(tmp_path / "wrong.toml")},
+        "gone": {"source": raw, "catalog": str(tmp_path / "gone.toml")},
+        "elsewhere": {"source": str(tmp_path / "none"), "catalog": catalog},
+    }
+    found = {one.check: one for one in check_data(bank(tmp_path / "t", data=data))}
+    assert found["data good"].status is Status.OK
+    today = datetime.now(UTC).date()
+    shown = f"2 enterprises, 1 features of tax.toml as of {today}, 1 features without their columns"
+    assert found["data good"].found == shown
+    for name in ("wrong", "gone", "elsewhere"):
+        assert found[f"data {name}"].status is Status.FAIL
+    assert "features.kind" in found["data wrong"].found
+    for value in ("anna", "bert", "small", "large"):
+        assert value not in str(found)
+
+
+def test_registers_are_counted_and_named(tmp_path: Path) -> None:
+    ids = [f"E{number:05d}" for number in range(1200)]
+    files = {"a": ids, "b": ids[::-1], "few": ids[:20], "twice": [*ids, ids[0]]}
+    for name, listed in files.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(["id", *listed]) + "\n")
+    (tmp_path / "loans.csv").write_text("id,income\nanna,123456\n")
+    places = {**{name: str(tmp_path / f"{name}.csv") for name in files}, "gone": str(tmp_path / "gone.csv")}
+    data = {name: {"source": str(tmp_path / "loans.csv"), "registry": place} for name, place in places.items()}
+    found = {one.check: one for one in check_data(bank(tmp_path / "t", data=data))}
+    assert found["register a"].status is Status.OK
+    assert re.fullmatch(r"1,200 ids, digest [0-9a-f]{16}…", found["register a"].found)
+    assert found["register a"].found == found["register b"].found  # whatever the order of the file
+    assert found["register few"].status is Status.WARN
+    assert found["register twice"].status is Status.FAIL
+    assert "no such file" in found["register gone"].found
+    assert ids[0] not in str(found)
+
+
+def test_a_policy_that_gives_membership_away_is_loud(tmp_path: Path) -> None:
+    home = bank(tmp_path)
+    home.policy.write_text(POLICY.replace("bins", "bin").replace("olgaa", "olga") + "min_decoys = 0.0\n")
+    found = list(check_policy(home))
+    assert [one.status for one in found] == [Status.OK, Status.WARN]
+    assert found[1].found == "min_decoys = 0: feature holders may learn who is a customer"
+    home.policy.write_text(home.policy.read_text() + 'align_modes = ["registry"]\n')
+    assert only(check_policy(home)).status is Status.OK
 
 
 def test_a_node_without_records_is_warned(tmp_path: Path) -> None:

@@ -404,3 +404,18 @@ def test_a_request_holds_public_things_only(tmp_path: Path) -> None:
         "flower_key",
         "previous",
     }
+
+
+def test_a_trial_of_production_waits_for_people_and_shows_nobody_who_is_a_customer(tmp_path: Path) -> None:
+    data = {"loans": {"source": "raw", "catalog": "/c/bank.toml", "registry": "/r/register.csv.gz"}}
+    members = [{"name": "bank", "role": "label_holder", "data": data}, {"name": "utility"}]
+    folders = provision_local(spec(trial=True, local={"mode": "production"}, member=members), tmp_path)
+    home = open_home(folders[PartyId("bank")])
+    assert home.node.data[PartyId("loans")].catalog == "/c/bank.toml"
+    assert home.node.data[PartyId("loans")].registry == "/r/register.csv.gz"
+    policy = load_policy(home.policy)
+    assert (policy.mode, policy.any_run, policy.enforce) == ("production", False, True)
+    assert (policy.alignments, policy.least_decoys) == (("registry", "blind"), 1.0)
+    assert set(policy.counterparties) == {"utility", COORDINATOR}
+    assert set(policy.protocols) == set(PROTOCOLS)
+    assert "TRIAL" in home.policy.read_text()

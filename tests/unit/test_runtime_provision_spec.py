@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedcredit.catalog.load import load_catalog
 from fedcredit.errors import SpecError
 from fedcredit.runtime.provision_spec import load_consortium
 from fedcredit.runtime.roster import MemberKind
@@ -62,7 +63,18 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
 def test_the_examples_are_right(path: Path) -> None:
-    assert len(load_consortium(path).member) == 4
+    assert len(load_consortium(path).member) == (5 if path.name == "district.toml" else 4)
+
+
+def test_the_district_is_in_production_and_every_house_has_what_its_runs_need() -> None:
+    spec = load_consortium(CONFIGS / "district.toml")
+    assert (spec.trial, spec.local.mode) == (True, "production")
+    for member in spec.member:
+        for records in member.data.values():
+            assert records.catalog is not None
+            assert Path(records.catalog).is_absolute()
+            assert load_catalog(Path(records.catalog)).holder == member.name
+            assert records.registry == "${FEDCREDIT_DISTRICT}/register.csv.gz"
 
 
 @pytest.mark.parametrize(
