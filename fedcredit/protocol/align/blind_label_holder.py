@@ -88,20 +88,35 @@ async def align_blind_leader(
     chosen = _chosen(await _common(hands, reply), len(own), inputs, channel.party)
     table = np.concatenate([own_rows, np.full(len(candidates), UNKNOWN, dtype=np.int64)])
     order = _in_random_order(hands, chosen, inputs)
-    rows = table[order]
+    index = _index(hands, table, order, held_out)
+    places = np.full(len(table), NOWHERE, dtype=np.int64)
+    places[order] = np.arange(len(order))
+    await send_places(channel, hands.ahead, channel.party, places[hands.own_order()])
+    counted = int((index.rows != UNKNOWN).sum())
+    test_rows = b"" if index.hidden else np.packbits(index.test).tobytes()
+    await channel.broadcast(inputs.parties[1:], CommonRows(rows=len(order), counted=counted, test_rows=test_rows))
+    await hands.hand_back_places()
+    return index
+
+
+def _index(hands: Shuffler, table: Indices, order: Indices, held_out: Callable[[Sequence[str]], Bools]) -> RowIndex:
+    """The common order as the label holder sees it.
+
+    Args:
+        hands: Knows the listed ids.
+        table: int64, the row of each listed id in the own table; `UNKNOWN` for decoys.
+        order: int64 (n,), the listed id at each place.
+        held_out: Says which of some ids of the own table are test rows.
+
+    Raises:
+        DataError: a part of the split would have no row.
+    """
+    inputs, rows = hands.inputs, table[order]
     members = rows != UNKNOWN
     test = np.zeros(len(order), dtype=np.bool_)
     test[members] = held_out([inputs.own_ids[row] for row in rows[members]])
     check_split(test, int(members.sum()))
-    places = np.full(len(table), NOWHERE, dtype=np.int64)
-    places[order] = np.arange(len(order))
-    await send_places(channel, hands.ahead, channel.party, places[hands.own_order()])
     hidden = inputs.decoys > 0
-    told = CommonRows(
-        rows=len(order), counted=int(members.sum()), test_rows=b"" if hidden else np.packbits(test).tobytes()
-    )
-    await channel.broadcast(inputs.parties[1:], told)
-    await hands.hand_back_places()
     ids = tuple(hands.listed[entry] for entry in order)
     return RowIndex(ids, rows, test, members if hidden else None, hidden)
 
