@@ -106,7 +106,7 @@ def _found(value: object) -> str:
 def _places(loc: tuple[int | str, ...]) -> list[str]:
     """Keys as they stand in the file: the kind of a feature, which pydantic puts after its name, is left out."""
     parts = [str(part) for part in loc if part != "[key]"]
-    if parts[0] == "features" and len(parts) > 3:
+    if parts[:1] == ["features"] and len(parts) > 3:
         del parts[2]
     return parts
 

@@ -71,16 +71,16 @@ def _check_table(name: str, table: Table) -> None:
     if table.time is not None:
         _column(table, at, "time", table.time, {"date"})
     elif table.period != "static":
-        right = f"missing for a table of period {table.period!r}; name the column that dates its rows"
+        right = f'missing for a table of period "{table.period}"; name the column that dates its rows'
         _refuse(f"{at}.time", f"{right}, as nothing else keeps rows after the as-of day out", FUTURE)
     for key in ("time", "id"):
         column = getattr(table, key)
         if column is not None and not table.columns[column].required:
             _refuse(f"{at}.columns.{column}.required", f"false for the {key} of the table; remove it")
     if table.lag and table.period != "monthly":
-        _refuse(f"{at}.lag", f"given for a table of period {table.period!r}; it is for monthly ones")
+        _refuse(f"{at}.lag", f'given for a table of period "{table.period}"; it is for monthly ones')
     if table.key and table.period != "event":
-        _refuse(f"{at}.key", f"given for a table of period {table.period!r}; it is for events")
+        _refuse(f"{at}.key", f'given for a table of period "{table.period}"; it is for events')
     if table.duplicates == "sum" and table.period == "static":
         _refuse(f"{at}.duplicates", '"sum" for a static table; use "last" or "error"')
     for column in table.key:
@@ -101,13 +101,13 @@ def _check_columns(table: Table, at: str) -> None:
         if name.startswith("."):
             _refuse(here, "begins with a dot; choose another name")
         if column.values and column.type != "category":
-            _refuse(f"{here}.values", f"given for a column of type {column.type!r}; it is for categories")
+            _refuse(f"{here}.values", f'given for a column of type "{column.type}"; it is for categories')
         if (column.min is not None or column.max is not None) and column.type != "number":
-            _refuse(f"{here}.min", f"min or max given for a column of type {column.type!r}; they are for numbers")
+            _refuse(f"{here}.min", f'min or max given for a column of type "{column.type}"; they are for numbers')
         if column.before is not None and column.known is None:
             _refuse(f"{here}.before", "given without `known`; name the column that says when the value became known")
         if column.before is not None and column.type != "number":
-            _refuse(f"{here}.before", f"given for a column of type {column.type!r}; it is for numbers")
+            _refuse(f"{here}.before", f'given for a column of type "{column.type}"; it is for numbers')
         if column.known is not None:
             if table.time is None:
                 _refuse(f"{here}.known", "given in a table without a time column; name one")
