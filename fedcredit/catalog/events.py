@@ -24,8 +24,11 @@ def months_of(day: pl.Expr) -> pl.Expr:
 
 
 def total(values: pl.Expr) -> pl.Expr:
-    """Sum of the values of a group that does not depend on their order; 0 for none."""
-    return values.drop_nulls().sort().sum()
+    """Sum of the values of a group that does not depend on their order; 0 for none.
+
+    As a running sum, since an optimiser may leave out a sort before a plain one, which ignores order but for rounding.
+    """
+    return values.drop_nulls().sort().cum_sum().last().fill_null(0.0)
 
 
 def _mean(values: pl.Expr) -> pl.Expr:
