@@ -86,7 +86,7 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
     open_columns, bare = unprotected(pooled)
     own = alone(pooled)
     library = reference_margins(open_columns, result.trees.train)
-    rows = _held_out(spec, result, own)
+    rows, counting = _held_out(spec, result, own), result.index.train | result.index.test
     parts: dict[str, Any] = {leader: _label_holder(files, result, spec, rows)}
     for holder in spec.feature_holders:
         parts[holder.name] = holder_part(outcome.results[holder.name][1], holder.name)
@@ -105,7 +105,9 @@ def _write(files: RunFiles, outcome: Outcome) -> Written:
         "auc_pooled_reference": _auc(metrics["reference"]),
         "model_digest": model_digest(parts),
         "model_equals_pooled_plaintext": together.model == result.trees.model,
-        "scores_equal_pooled_plaintext": bool(np.array_equal(together.margins, result.trees.margins)),
+        "scores_equal_pooled_plaintext": bool(
+            np.array_equal(together.margins[counting], result.trees.margins[counting])
+        ),
     }
     return Written(summary, _answered(outcome, result), _chosen(result))
 

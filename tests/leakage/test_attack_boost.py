@@ -20,10 +20,7 @@ from fedcredit.errors import BoundError, DisclosureRefused
 from fedcredit.types import PartyId
 
 LIMIT = 3.5
-"""Multiples of chance that the product owner allows, over all rows and over defaulters.
-
-Chance is one in sixteen, or in fifteen where a bin with too few of the rows summed has joined the next one.
-"""
+"""Multiples of chance that the product owner allows, over all rows and over defaulters."""
 
 QUICK = Sweeps(first=40, counted=80)
 SECTIONS = """
@@ -60,7 +57,7 @@ def test_sums_alone_do_not_give_the_bins_of_a_default_run(default: PlayedBoost) 
     """Features of which no split was disclosed: chance is one in sixteen."""
     assert len(default.unsplit) >= 4
     for found in _by_attack(default, default.unsplit).values():
-        assert 1 / 16 <= found.chance <= 1 / 15
+        assert found.chance == 1 / 16
         assert 130 <= found.equations <= 160
         assert max(found.everyone, found.defaulters) <= LIMIT
         # the largest of several figures over 250 defaulters each, one deviation of which is a quarter of chance
@@ -103,7 +100,7 @@ def test_without_noise_and_caps_the_same_attacks_read_every_row(tmp_path: Path) 
         known = replace(played.view.equations(feature), allowed=None)  # of the sums alone
         assert len(known.vectors) > 500
         found = recover(known, played.truth[feature], played.bad, lambda one: one_hot(one, steps=150))
-        assert 1 / 16 <= found.chance <= 1 / 15
+        assert found.chance == 1 / 16
         assert found.everyone > 0.9
         assert found.defaulters > 0.95
 

@@ -87,8 +87,8 @@ class LedTrees:
         model: The trees; a feature of another party is a code.
         disclosed: The disclosed splits that those of the model are or follow from, each with its owner's number of it.
         train: bool (n,), rows trained on; rows neither held out nor trained on judged early stopping.
-        margins: float64 (n,), log-odds of default of all common rows.
-        bits: bool (n, S), side of every row in every split of the model.
+        margins: float64 (n,), log-odds of default of all common rows that count; of no meaning in others.
+        bits: bool (n, S), side of every such row in every split of the model.
         history: One record a tree, those after the best one included.
         counts: Distinct splits each holder has disclosed, those that no tree needed in the end included.
         outputs: Sums that all holders together answer to one vector.
