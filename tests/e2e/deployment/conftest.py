@@ -16,6 +16,7 @@ from fedcredit.runtime.home import open_home
 from fedcredit.runtime.provision import provision_local
 from fedcredit.runtime.provision_spec import load_consortium
 from fedcredit.spec.load import LoadedSpec, load_spec
+from fedcredit.spec.model import PartySection
 
 if TYPE_CHECKING:
     from tests.e2e.deployment import fault_bench, house_bench
@@ -51,16 +52,13 @@ def found_houses(consortium: Callable[..., Path], nursery: house_bench.Nursery) 
     ) -> house_bench.Houses:
         loaded = load_spec(config or consortium(folder / "records", **{"rows": 400, **options}))
         members = [
-            {
-                "name": party.name,
-                "role": str(party.role),
-                "data": {"records": {"source": _source(party.source, loaded)}},
-            }
+            {"name": party.name, "role": str(party.role), "data": {"records": _records(party, loaded)}}
             for party in loaded.spec.party
         ]
         content = {
             "name": "made-up",
             "trial": True,
+            "local": {"mode": loaded.spec.run.mode},
             "coordinator": {
                 "exchange": exchange or f"127.0.0.1:{house_bench.free_port()}",
                 "fleet": "127.0.0.1:9",
@@ -145,6 +143,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 def _source(source: str, loaded: LoadedSpec) -> str:
     return source if source.startswith(("known:", "$")) or "://" in source else str(loaded.base / source)
+
+
+def _records(party: PartySection, loaded: LoadedSpec) -> dict[str, str]:
+    """A house's records as the configuration has them, with its catalogue and the run's register."""
+    places = {"source": party.source, "catalog": party.catalog, "registry": loaded.spec.align.registry}
+    return {key: _source(place, loaded) for key, place in places.items() if place is not None}
 
 
 def _change(path: Path, changes: Mapping[str, Any]) -> None:
