@@ -66,6 +66,7 @@ def show_results(summary: Summary, report: Path) -> None:
         table.add_row(row.label, *cells, style="bold" if row.main else "")
     console.print(table)
     console.print(_encryption_line(summary["encryption"]))
+    console.print(_rows_line(summary))
     spent = summary["disclosure"]
     console.print(
         f"Disclosed at most: {_of(spent['equations_per_feature'], spent['cap'])} equations a feature, "
@@ -77,6 +78,19 @@ def show_results(summary: Summary, report: Path) -> None:
         console.print(note, soft_wrap=True)
     console.print(f"{summary['seconds']['total']:.1f} s, {summary['max_rss_mb']:.0f} MB", soft_wrap=True)
     console.print(f"Report: {report}", soft_wrap=True)
+
+
+def _rows_line(summary: Summary) -> Text:
+    """How rows were found, and who learned who is a customer."""
+    align, rows = summary["align"], summary["rows_common"]
+    own = summary["rows_train"] + summary["rows_test"]
+    if align["mode"] == "registry":
+        return Text(f"Rows: {own:,} of the register's {rows:,} count; nobody learned who banks where")
+    if align["mode"] == "blind" and align["decoys"]:
+        return Text(f"Rows: {own:,} customers among {rows:,} common rows; no feature holder can tell which")
+    if align["mode"] == "blind":
+        return Text(f"Rows: {rows:,} in common, without decoys: every feature holder knows who is a customer", "yellow")
+    return Text(f"Rows: {rows:,}, matched by ids in the open")
 
 
 def _encryption_line(encryption: Summary) -> Text:

@@ -11,7 +11,7 @@ import numpy as np
 from fedcredit.kernels.metrics import auc, brier, ece, gini, ks
 from fedcredit.report.files import Metrics, Summary
 from fedcredit.report.tables import Predictions
-from fedcredit.report.words import decimals, signed
+from fedcredit.report.words import count, decimals, signed
 
 __all__ = [
     "SAME_AUC",
@@ -23,6 +23,7 @@ __all__ = [
     "measured",
     "reference",
     "rivals",
+    "rows_found",
     "verdict",
 ]
 
@@ -143,6 +144,28 @@ def equality(summary: Summary) -> tuple[str, str]:
         "Federated differs from pooled plaintext.",
         f"AUC {decimals(ours, 6)} against {decimals(pooled, 6)}, or unequal scores. Do not use this model.",
     )
+
+
+def rows_found(summary: Summary) -> tuple[str, str] | None:
+    """Who learned who is a customer: a short heading and one sentence; None where the summary does not say."""
+    if summary.align is None or summary.rows_common is None:
+        return None
+    bank, rows = summary.bank, count(summary.rows_common)
+    own = count((summary.rows_train or 0) + (summary.rows_test or 0))
+    if summary.align.mode == "registry":
+        text = (
+            f"All parties computed over the {rows} enterprises of the register; {own} of them counted, and only {bank}"
+        )
+        return "Nobody learned who banks where.", f"{text} knows which."
+    if summary.align.mode == "blind" and summary.align.decoys:
+        text = f"Of {rows} rows that all parties have, {own} are customers of {bank}; the others are decoys, and no"
+        return "Rows were found without showing an id.", f"{text} feature holder can tell which."
+    if summary.align.mode == "blind":
+        return (
+            "Every feature holder learned who is a customer.",
+            f"Ids were matched blindly but without decoys: each holder knows which of its rows are among the {rows}.",
+        )
+    return ("Ids were matched in the open.", f"{bank} saw every id of every party: for simulations and trials only.")
 
 
 def reference(summary: Summary, ours: float, library: str) -> tuple[str, str]:

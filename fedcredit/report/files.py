@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 __all__ = [
+    "Alignment",
     "Bin",
     "Boost",
     "BoostCaps",
@@ -121,6 +122,13 @@ class Network(msgspec.Struct, frozen=True):
     modelled_seconds: float | None = None
 
 
+class Alignment(msgspec.Struct, frozen=True):
+    """How rows were found: ``registry``, ``blind`` with some decoys for each customer, or ``plain``."""
+
+    mode: str
+    decoys: float | None = None
+
+
 class Summary(msgspec.Struct, frozen=True):
     """summary.json."""
 
@@ -133,6 +141,8 @@ class Summary(msgspec.Struct, frozen=True):
     model: str = "scorecard"
     mode: str | None = None
     entropy: str | None = None
+    align: Alignment | None = None
+    rows_common: int | None = None
     rows_train: int | None = None
     rows_test: int | None = None
     positives_test: int | None = None

@@ -9,7 +9,7 @@ from typing import Final
 from fedcredit.kernels.metrics import calibration_curve, gain_table
 from fedcredit.report import bars, charts
 from fedcredit.report.attention import Seen, points
-from fedcredit.report.compare import auc_error, difference, equality, measured, verdict
+from fedcredit.report.compare import auc_error, difference, equality, measured, rows_found, verdict
 from fedcredit.report.files import Leakage, Sent, Settings, Summary
 from fedcredit.report.parts import budget_words, learned, meters, routes
 from fedcredit.report.read import read_heads, read_leakage, read_transcript
@@ -61,6 +61,7 @@ def label_holder_view(
         "rows_test": int(held_out.bad.size),
         "bads_test": bads,
         "equality": equality(summary),
+        "rows": rows_found(summary),
         "budget": budget_words(ledgers, leak),
         "leak": leak,
         "attention": points(summary, Seen(part.attention, ledgers, lessons, figures)),

@@ -79,12 +79,13 @@ def own_rows(index: RowIndex) -> dict[str, int]:
 
 
 def sizes(index: RowIndex, bad: NDArray[np.bool_]) -> dict[str, int]:
-    """Rows and bads of both parts of the split, for `Written.summary`."""
+    """Rows and bads of both parts of the split, and all rows of the common order, for `Written.summary`."""
     return {
         "rows_train": int(index.train.sum()),
         "rows_test": int(index.test.sum()),
         "positives_train": int(bad[index.train].sum()),
         "positives_test": int(bad[index.test].sum()),
+        "rows_common": len(index.rows),
     }
 
 
@@ -101,6 +102,7 @@ def _identity(model: ModelRun, outcome: Outcome, effort: Effort) -> dict[str, An
         "protocol": [schema.name for schema in model.schemas],
         "parties": {party.name: party.role.value for party in spec.party},
         "bank": outcome.leader,
+        "align": {"mode": spec.align.mode, "decoys": spec.align.decoys if spec.align.mode == "blind" else None},
         "split": spec.split.model_dump(mode="json", exclude={"test_ids"}) | {"by_ids": spec.split.test_ids is not None},
         "transcript_digest": transcript_digest(outcome.transcript),
     }
