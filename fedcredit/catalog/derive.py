@@ -106,7 +106,7 @@ def derive(request: Request, place: str) -> Derived:
 def _refuse_repeats(request: Request, frame: pl.DataFrame, place: str) -> None:
     for name in request.tables:
         column = f"{name}.{REPEATS}"
-        rows = int(frame[column].sum() or 0) if column in frame.columns else 0
+        rows = int(frame[column][0] or 0) if column in frame.columns and frame.height else 0
         if rows:
             right = f'{rows} rows repeat an enterprise (and month), and the catalogue says duplicates = "error"'
             raise DataError("catalog.duplicates", f"{place}: table {name!r}: {right}")

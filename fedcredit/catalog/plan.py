@@ -20,7 +20,7 @@ from fedcredit.catalog.wide import CODE, PRESENT, Series, widen
 __all__ = ["REPEATS", "Ids", "Request", "build_plan"]
 
 REPEATS = "repeats"
-"""Ends the names of columns that count rows of one enterprise (and month) beyond the first."""
+"""Ends the names of columns that say how many rows a table has beyond the first of an enterprise (and month)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def build_plan(request: Request, ids: Ids) -> pl.LazyFrame:
 
     Returns:
         One row per enterprise, sorted by ``CODE``: the features by name, the label if it is wanted, and
-        ``TABLE.repeats``, counts of repeats, of tables where they are forbidden.
+        ``TABLE.repeats`` of tables where they are forbidden, the same in every row.
     """
     catalog = request.catalog
     wanted = {name: _Wanted() for name in catalog.tables}
@@ -153,6 +153,8 @@ def _group(request: Request, name: str, need: Needs, ids: Ids, wanted: _Wanted) 
     elif table.duplicates == "error":
         found[f"{name}.{REPEATS}"] = _repeats(table)
     grouped = rows.group_by(CODE).agg([expression.alias(at) for at, expression in found.items()])
+    if f"{name}.{REPEATS}" in found:
+        grouped = grouped.with_columns(pl.col(f"{name}.{REPEATS}").sum())
     if not months:
         return grouped
     series = [Series(column, tuple(sorted(some)), _merge(table, column)) for column, some in months.items()]

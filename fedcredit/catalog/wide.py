@@ -43,6 +43,7 @@ class Series:
 def widen(rows: pl.LazyFrame, series: Sequence[Series], enterprises: int, prefix: str) -> pl.LazyFrame:
     """One row per enterprise, in the order of ``CODE``; columns ``{prefix}.{column}:{month}`` and ``{prefix}.repeats``.
 
+    ``repeats`` is the same in every row: how many rows there are beyond the first of an enterprise and month.
     A month without a row is null (false in ``PRESENT``). With ``last`` the last row of a month counts, even if it has
     no value there; ``sum`` and ``max`` are over the values that are given. Sums are over sorted values, so that the
     order of rows makes no difference.
@@ -66,7 +67,7 @@ def widen(rows: pl.LazyFrame, series: Sequence[Series], enterprises: int, prefix
         there = rows_in > 0
         made = {
             CODE: np.arange(enterprises, dtype=np.uint32),
-            f"{prefix}.repeats": (rows_in.sum(axis=0) - there.sum(axis=0)).astype(np.uint32),
+            f"{prefix}.repeats": np.full(enterprises, rows_in.sum() - there.sum(), dtype=np.uint32),
         }
         del rows_in
         out = pl.DataFrame(made)
