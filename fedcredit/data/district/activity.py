@@ -14,7 +14,7 @@ from fedcredit.data.district.population import Population
 
 __all__ = ["Activity", "Payer", "act", "payments"]
 
-_DEMAND_IN_SALES: Final = 0.30
+_DEMAND_IN_SALES: Final = 0.35
 """Fall of ln sales for one standard deviation of demand."""
 
 _GROWTH: Final = 0.006

@@ -57,10 +57,10 @@ _TERMS = (12, 24, 36)
 _REPAYS = Payer(liquidity=0.75, compliance=0.15, noise=1.0, habit=0.5, patience=3.1, refusal=5.0)
 """A bank is paid before others: lateness is rare and comes late."""
 
-_WALLET_KEEPS, _WALLET_NOISE = 0.90, 0.35
+_WALLET_KEEPS, _WALLET_NOISE = 0.90, 0.45
 """Share of the sales that runs through one account wanders: an account is moved, a terminal changed."""
 
-_RECEIPTS_NOISE: Final = 0.35
+_RECEIPTS_NOISE: Final = 0.40
 
 
 def clientele(bank: Bank, population: Population, draws: Draws) -> Ints:
@@ -169,7 +169,7 @@ def _write_flows(books: Books, month: int, drift: Floats, habits: dict[str, Floa
     busy = np.sqrt(receipts / 1e5) * np.exp(0.35 * habits["busy"])
     payers = draws.count("payers", 5 * busy * np.exp(-0.3 * population.concentration[firms] + 0.04 * demand)) + 1
     payees = draws.count("payees", 4 * busy) + 1
-    cover = np.exp(-0.5 + 0.22 * liquidity + 0.8 * habits["balance"] + 0.6 * draws.normal("balance", size))
+    cover = np.exp(-0.5 + 0.18 * liquidity + 0.8 * habits["balance"] + 0.6 * draws.normal("balance", size))
     columns = {
         "sales_receipts": money(receipts),
         "purchases": money(through * population.of_sector("cost")[firms] * np.exp(0.3 * draws.normal("bought", size))),
@@ -187,7 +187,7 @@ def _write_flows(books: Books, month: int, drift: Floats, habits: dict[str, Floa
 
 
 def _write_loans(books: Books) -> Ints:
-    """Loans of today, some of the past, some granted after the as-of date; gives each customer's first month of repayment."""
+    """Loans of today, of the past, and granted after the as-of date; gives each customer's first month of repayment."""
     holder = books.holder
     draws, months = holder.draws.child("loans"), holder.months
     rows = np.flatnonzero(books.borrows)

@@ -20,7 +20,7 @@ __all__ = ["Health", "live"]
 
 _BURN_IN: Final = 24
 _CYCLE_KEEPS, _SECTOR_KEEPS, _TOWN_KEEPS = 0.95, 0.92, 0.90
-_CYCLE_LOAD, _SECTOR_LOAD, _TOWN_LOAD = 0.25, 0.12, 0.08
+_CYCLE_LOAD, _SECTOR_LOAD, _TOWN_LOAD = 0.25, 0.06, 0.05
 _HISTORY: Final = 12
 """Defaults happen from this month on; who defaulted before and is still on the register has recovered."""
 
@@ -42,13 +42,13 @@ _DEMAND_FEEDS_LIQUIDITY: Final = 0.05
 
 # Effects on the monthly log hazard of one standard deviation.
 _HAZARD = {
-    "demand": -1.20,
-    "liquidity": -1.30,
-    "compliance": -1.10,
+    "demand": -1.45,
+    "liquidity": -1.50,
+    "compliance": -1.40,
     "leverage": 0.30,
     "concentration": 0.15,
     "volatility": 0.20,
-    "frailty": 0.50,
+    "frailty": 0.40,
 }
 _STRAIN_KEEPS: Final = 0.85
 """Weight of last month's strain in this month's: reserves last for half a year, a default is 90 days past due."""

@@ -18,7 +18,7 @@ __all__ = ["write_market_regulation"]
 
 _PENALTIES = ("tax", "environment", "safety", "quality", "advertising")
 _PENALTY_SHARES = (0.25, 0.15, 0.2, 0.25, 0.15)
-_PENALTY_BASE, _SUED_BASE, _SUES_BASE, _PATENT_BASE = -5.4, -5.4, -6.2, -6.5
+_PENALTY_BASE, _SUED_BASE, _SUES_BASE, _PATENT_BASE = -5.3, -5.1, -6.2, -6.5
 """ln of the monthly rate of an average enterprise: 5 %, 5 %, 2.4 % and 1.8 % a year."""
 
 _INVENTIVE: Final = ("C34", "C41", "I65")
@@ -79,7 +79,7 @@ def _write_penalties(holder: Holder, population: Population, health: Health) -> 
         holder,
         population,
         draws,
-        lambda month: np.exp(np.minimum(_PENALTY_BASE + larger - 0.6 * health.at(month)[2][firms], -0.5)),
+        lambda month: np.exp(np.minimum(_PENALTY_BASE + larger - 0.8 * health.at(month)[2][firms], -0.5)),
     )
     kinds = draws.pick("kind", _PENALTY_SHARES, len(rows))
     amount = np.exp(8.6 + larger[rows] + 1.0 * draws.normal("amount", len(rows)))
@@ -98,7 +98,7 @@ def _write_judgments(holder: Holder, population: Population, health: Health) -> 
 
     def sued(month: int) -> Floats:
         _, liquidity, compliance = (state[firms] for state in health.at(month))
-        return np.asarray(np.exp(np.minimum(_SUED_BASE + 0.5 * larger - 0.8 * liquidity - 0.3 * compliance, -0.5)))
+        return np.asarray(np.exp(np.minimum(_SUED_BASE + 0.5 * larger - 0.9 * liquidity - 0.4 * compliance, -0.5)))
 
     lost = _drawn(holder, population, draws.child("lost"), sued)
     won = _drawn(holder, population, draws.child("won"), lambda _: np.exp(_SUES_BASE + larger))

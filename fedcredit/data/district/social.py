@@ -14,7 +14,7 @@ from fedcredit.data.district.population import Population
 
 __all__ = ["write_social_insurance"]
 
-_PAYS = Payer(liquidity=0.70, compliance=0.45, noise=0.9, habit=0.5, patience=2.1, refusal=3.3)
+_PAYS = Payer(liquidity=0.80, compliance=0.50, noise=0.8, habit=0.45, patience=1.4, refusal=2.8)
 _RATE: Final = 0.245
 """Employer's contribution over the wage: pension 16 %, medical 7 %, unemployment and injury 1.5 %."""
 

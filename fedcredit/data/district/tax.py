@@ -16,7 +16,7 @@ from fedcredit.data.district.population import SECTORS, Population
 
 __all__ = ["write_tax_office"]
 
-_PAYS = Payer(liquidity=0.60, compliance=0.60, noise=0.9, habit=0.6, patience=2.2, refusal=3.4)
+_PAYS = Payer(liquidity=0.70, compliance=0.75, noise=0.8, habit=0.5, patience=1.4, refusal=2.8)
 _SMALL_SCALE_BELOW: Final = np.log(5_000_000 / 12)
 """ln yuan a month: up to 5 million a year an enterprise may be a small-scale payer of VAT."""
 
@@ -24,8 +24,8 @@ _EXEMPT_BELOW: Final = 100_000
 """Yuan a month up to which a small-scale payer owes no VAT."""
 
 _GRADES = ("D", "C", "B", "A")
-_GRADE_EDGES = (-2.2, -1.3, 1.3)
-"""About 4 % D, 8 % C, 75 % B, 12 % A of those that are graded; M is given to the newly registered."""
+_GRADE_EDGES = (-2.1, -1.1, 1.4)
+"""About 5 % D, 13 % C, 70 % B, 12 % A of those that are graded; M is given to the newly registered."""
 
 
 def write_tax_office(holder: Holder, population: Population, activity: Activity, health: Health) -> None:
@@ -68,7 +68,8 @@ def _write_returns(
     )
     reported = 1 / (1 + np.exp(-(2.2 + 0.5 * compliance)))
     sales = np.exp(activity.sales[month, firms] + 0.10 * draws.normal("sales", size)) * reported
-    margin = 0.03 * np.exp(0.35 * habits["margin"] + 0.3 * draws.normal("margin", size))
+    # Who sells little sells cheaply: value added falls with demand.
+    margin = 0.03 * np.exp(0.12 * demand + 0.30 * habits["margin"] + 0.3 * draws.normal("margin", size))
     due = np.where(general, sales * margin, np.where(sales > _EXEMPT_BELOW, sales * 0.01, 0.0))
     days, unpaid = payments(_PAYS, (liquidity, compliance), habits["habit"], draws)
     unpaid &= due > 0
@@ -102,7 +103,7 @@ def _write_grades(holder: Holder, health: Health) -> None:
         draws = holder.draws.child(f"grades-{back}")
         december = AS_OF - 12 * back + (12 - months.of_year(AS_OF))
         _, liquidity, compliance = health.at(min(december, AS_OF))
-        score = 0.95 * compliance[firms] + 0.3 * liquidity[firms] + 0.75 * draws.normal("score", len(holder))
+        score = 1.0 * compliance[firms] + 0.3 * liquidity[firms] + 0.6 * draws.normal("score", len(holder))
         grade = np.searchsorted(np.array(_GRADE_EDGES), score)
         end = months.first(december + 1)
         grade = np.where(holder.known_since > end - 730, len(_GRADES), grade)

@@ -17,7 +17,7 @@ from fedcredit.data.district.population import TOWNS, Population
 
 __all__ = ["GAS", "WATER", "Meter", "write_electricity", "write_metered"]
 
-_PAYS = Payer(liquidity=0.65, compliance=0.25, noise=1.0, habit=0.6, patience=2.1, refusal=3.3)
+_PAYS = Payer(liquidity=0.80, compliance=0.25, noise=0.8, habit=0.5, patience=1.4, refusal=2.9)
 _BREACHES = ("overdue", "overload", "tampering")
 _POWER_OF_SALES: Final = 0.60
 """Elasticity of electricity to sales: machines and shops have a base load."""
@@ -37,8 +37,8 @@ class Meter:
     payer: Payer
 
 
-WATER = Meter("water", 4.6, 0.45, 0.22, Payer(0.55, 0.25, 1.2, 0.6, 2.3, 3.2))
-GAS = Meter("gas", 3.9, 0.55, 0.25, Payer(0.60, 0.25, 1.1, 0.6, 2.2, 3.2))
+WATER = Meter("water", 4.6, 0.45, 0.22, Payer(0.60, 0.25, 1.0, 0.6, 1.7, 2.9))
+GAS = Meter("gas", 3.9, 0.55, 0.25, Payer(0.65, 0.25, 1.0, 0.6, 1.7, 2.9))
 _GAS_OVER_WATER: Final = 1.6
 
 
@@ -63,7 +63,8 @@ def write_electricity(holder: Holder, population: Population, activity: Activity
     state = pl.Series(["active", "suspended", "closed"]).gather(
         pl.Series(np.where(closed, 2, strain > 3.0).astype(np.uint32))
     )
-    capacity = np.exp(np.round(2 * (level - 4.4 + 0.3 * draws.normal("capacity", size))) / 2)
+    # Rated in steps of a fifth, chosen for normal business: how far it is used tells of demand.
+    capacity = np.exp(np.round(5 * (level - 4.4 + 0.30 * draws.normal("capacity", size))) / 5)
     holder.master(
         "accounts",
         {

@@ -7,6 +7,7 @@ version of the library that wrote the file.
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +22,7 @@ from fedcredit.errors import DataError
 __all__ = ["ContentDigest", "ParquetSink", "Sink", "SqliteSink", "digest_of", "read_back"]
 
 _SQL_TYPES = {pl.String: "TEXT", pl.Float64: "REAL", pl.Int64: "INTEGER"}
-_LOST = "\x00"  # stands for null in the digest; no text holds it
+_LOST, _END = "\x00", "\n"  # stand for null and for the end of a text in the digest; no text holds them
 
 
 class ContentDigest:
@@ -34,14 +35,14 @@ class ContentDigest:
     def add(self, frame: pl.DataFrame) -> None:
         """Take in the next rows; all pieces have the same columns of text, Int64 or Float64."""
         self.rows += len(frame)
-        for column in frame.iter_columns():
+        for column in frame.iter_columns() if len(frame) else ():
             hashed = self._columns.setdefault(column.name, hashlib.sha256())
             if column.dtype == pl.String:
-                joined = column.fill_null(_LOST).str.join("\n").item()
-                hashed.update(f"{joined}\n".encode() if len(column) else b"")
+                text = column.fill_null(_LOST) if column.null_count() else column
+                hashed.update(f"{text.str.join(_END).item()}{_END}".encode())
             else:
-                hashed.update(column.is_null().cast(pl.UInt8).to_numpy().tobytes())
-                hashed.update(column.fill_null(0).to_numpy().tobytes())
+                whole = column.fill_null(math.nan) if column.null_count() else column
+                hashed.update(whole.to_numpy().tobytes())
 
     def hexdigest(self) -> str:
         """The digest so far."""
