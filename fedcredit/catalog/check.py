@@ -131,7 +131,7 @@ def check_table(
     repeats = kept.height - kept.unique(subset=_same(table, kept)).height
     if repeats and table.duplicates == "error":
         errors.append(f'{repeats} rows repeat an enterprise (and month), and duplicates = "error"')
-    if frame.height == 0:
+    if frame.height == 0 and name == catalog.rows:
         errors.append("no row")
     months, gaps = _history(catalog, kept) if table.period == "monthly" else (0, 0)
     return TableFindings(
