@@ -214,7 +214,8 @@ def _asked(home: Path, which: str) -> _Asked:
         "spec digest": known.spec_digest,
         "parties": ", ".join(known.parties),
         "records": f"[data.{known.data}] of this house",
-        "own columns": ", ".join(known.columns) or "all columns of the source",
+        "own columns": ", ".join(known.columns)
+        or f"all {'features of the catalogue' if known.as_of else 'columns of the source'}",
     }
     shown = [Fact(name, text) for name, text in facts.items()]
     shown += [*_protection(opened, known), Fact("proposed", short_time(known.made))]
@@ -230,11 +231,17 @@ def _protection(home: Home, known: Known) -> list[Fact]:
     spec, data = read_travelling(text)
     policy = load_policy(home.policy)
     caps = run_policy(policy, spec, known.spec_digest).caps
-    words = {"equations a feature": caps.equations, "bits a row": caps.row_bits, "bins returned": caps.bins_returned}
+    words = {
+        "equations a feature": caps.equations,
+        "bits a row": caps.row_bits,
+        "bins returned": caps.bins_returned,
+        "ids asked": caps.ids_asked,
+    }
     stricter = [f"{name} {cap:g}" for name, cap in words.items() if cap is not None]
     enforced = policy.enforce or spec.privacy.enforce
     noise = f", noise {spec.privacy.noise_rows:g} rows" if spec.run.model == "boost" else ""
-    shown = ", ".join([*stricter, "else the ledger's own"]) if enforced else "NOT ENFORCED: counted only"
+    own = ", ".join([*stricter, "else the ledger's own"]) if stricter else "the ledger's own"
+    shown = own if enforced else "NOT ENFORCED: counted only"
     return [
         *house_facts(home, spec, data),
         Fact("encryption", f"{spec.crypto.profile}{noise}"),

@@ -218,6 +218,7 @@ def run_policy(policy: Policy, spec: RunSpec, digest: str) -> Policy:
         equations=stricter(policy.caps.equations, spec.privacy.max_equations),
         row_bits=policy.caps.row_bits,
         bins_returned=stricter(policy.caps.bins_returned, spec.privacy.max_bins_returned),
+        ids_asked=policy.caps.ids_asked,
     )
     enforce = policy.enforce or spec.privacy.enforce
     return policy.model_copy(update={"caps": caps, "runs": (*policy.runs, digest), "enforce": enforce})

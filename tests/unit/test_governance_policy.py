@@ -29,6 +29,7 @@ kind_messages = { "bin.shapes" = 2 }
 [caps]
 equations = 50
 row_bits = 12.5
+ids_asked = 3000
 """
 
 
@@ -45,6 +46,7 @@ def test_a_written_policy_allows_what_it_names(tmp_path: Path) -> None:
     policy.check_kind("bin", "bin.shapes")
     rules = policy.cap_rules()
     assert (rules.equations, rules.row_bits, rules.bins_returned, rules.enforce) == (50, 12.5, None, True)
+    assert rules.ids_asked == 3000
 
 
 def test_no_policy_allows_nothing(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fedcredit.errors import SpecError
+from fedcredit.governance.policy import load_policy
 from fedcredit.runtime import consent
-from fedcredit.runtime.consent import approve, deny, find_proposal, known_runs
+from fedcredit.runtime.consent import approve, deny, find_proposal, known_runs, run_policy
 from fedcredit.runtime.settings_files import DataSource
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec
@@ -170,3 +171,11 @@ def test_names_of_records_are_no_paths(made: Any, name: str) -> None:
     file = consent._word_file(made.home("bank"), "0" * 64, name)
     assert file.parent == made.home("bank").state / "approvals"
     assert len(file.name) < 100
+
+
+def test_the_caps_of_the_house_stay_in_force_in_a_run(made: Any) -> None:
+    caps = {"equations": 20.0, "row_bits": 9.0, "bins_returned": 7.0, "ids_asked": 3000.0}
+    made.change_policy(BANK, caps=caps)
+    spec = made.spec.model_copy(update={"privacy": made.spec.privacy.model_copy(update={"max_equations": 30})})
+    policy = load_policy(made.home("bank").policy)
+    assert run_policy(policy, spec, "0" * 64).caps.model_dump() == caps

@@ -194,6 +194,85 @@ def test_what_is_wrong_with_a_register_stays_in_the_house(production: Callable[.
     assert made.refusals("bank")[-1]["code"].startswith("data.")
 
 
+CATALOG = """format = 1
+holder = "tax"
+title = "Tax office"
+about = "Who pays."
+ids = "text"
+rows = "payers"
+
+[tables.payers]
+about = "One row a payer."
+period = "static"
+id = "id"
+duplicates = "last"
+columns.id = { type = "id", about = "id" }
+columns.turnover_1 = { type = "number", about = "turnover" }
+columns.sector_1 = { type = "category", about = "sector" }
+
+[features.turnover]
+kind = "value"
+table = "payers"
+column = "turnover_1"
+about = "turnover"
+reason = "turnover {value}"
+
+[features.sector]
+kind = "value"
+table = "payers"
+column = "sector_1"
+about = "sector"
+reason = "sector {value}"
+"""
+
+
+def test_derived_features_are_those_of_the_catalogue_that_was_approved_with(production: Callable[..., Any]) -> None:
+    derived = {
+        "source": "raw",
+        "catalog": "tax.toml",
+        "as_of": "2025-12-31",
+        "columns": ["turnover", "sector"],
+        "special": {},
+        "monotone": {},
+    }
+    made = production(rows=400, parties={"tax_office": derived}, sections={"network": {"timeout_s": 5.0}})
+    folder = made.home("tax_office").folder
+    (folder / "raw").mkdir()
+    (made.folder / "records" / "tax_office.csv").rename(folder / "raw" / "payers.csv")
+    (folder / "tax.toml").write_text(CATALOG)
+    missing = made.consider(TAX, made.proposal())
+    assert (missing.state, missing.code) == ("denied", "proposal.catalog")
+    assert "missing in node.toml, against the run, whose columns are derived" in missing.text
+    made.change_records("tax_office", source="raw", catalog="tax.toml")
+    order = made.order(made.approve_all())
+    (folder / "tax.toml").write_text(CATALOG.replace('"turnover {value}"', '"turnover of {value}"'))
+    ended = made.play_all(order)
+    assert (ended[TAX].ok, ended[TAX].code) == (False, "run.catalog")
+    assert "tax_office: its catalog has changed since it approved this run" in ended[TAX].text
+    again = made.consider(TAX, made.proposal())
+    assert (again.state, again.code) == ("denied", "run.catalog")
+    (folder / "tax.toml").write_text(CATALOG)
+    ended = made.play_all(order)
+    assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+    part = json.loads((made.homes[TAX].runs / RUN / "model" / TAX / "scorecard.json").read_text("utf-8"))
+    assert {one["name"] for one in part["features"]} <= {"turnover", "sector"}
+
+
+def test_what_is_wrong_with_a_catalogue_stays_in_the_house(production: Callable[..., Any]) -> None:
+    derived = {"source": "raw", "catalog": "tax.toml", "as_of": "2025-12-31", "columns": ["a"], "special": {}}
+    made = production(
+        rows=60,
+        parties={"tax_office": {**derived, "monotone": {}}},
+        sections={"run": {"mode": "simulation"}, "privacy": {"enforce": True}},
+    )
+    made.change_policy(TAX, mode="simulation", any_run=True)
+    made.change_records("tax_office", source="raw", catalog="secret_place.toml")
+    decision = made.consider(TAX, made.proposal())
+    assert (decision.state, decision.code) == ("denied", "data")
+    assert "secret_place" not in decision.text
+    assert "secret_place" in made.refusals("tax_office")[-1]["text"]
+
+
 @pytest.mark.parametrize(
     ("align", "policy", "code"),
     [

@@ -178,13 +178,17 @@ def place(key: str) -> Callable[[dict[str, Any]], None]:
                 party["source"] = "data:"
         elif key == "ledger":
             content["privacy"]["ledger_dir"] = "/var/tmp"
+        elif key == "registry":
+            content["align"].update(mode="registry", registry="/etc/passwd")
+        elif key == "catalog":
+            content["party"][0].update(catalog="/etc/passwd", as_of="2025-12-31")
         else:
             content["split"]["test_ids"] = "/etc/passwd"
 
     return change
 
 
-@pytest.mark.parametrize("key", ["source", "two", "database", "no-name", "ledger", "test_ids"])
+@pytest.mark.parametrize("key", ["source", "two", "database", "no-name", "ledger", "test_ids", "registry", "catalog"])
 def test_places_of_records_do_not_travel(made: Any, key: str) -> None:
     assert_refused(made, BANK, with_spec(made, place(key)), "spec.places")
 
