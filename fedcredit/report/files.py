@@ -278,6 +278,7 @@ class LedgerPage(msgspec.Struct, frozen=True):
     row_bits: Spent | None = None
     feature_bits: Spent | None = None
     bins_returned: Spent | None = None
+    ids_asked: Spent | None = None
 
 
 class Leakage(msgspec.Struct, frozen=True):

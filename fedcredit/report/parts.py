@@ -157,6 +157,7 @@ def _page(party: str, page: LedgerPage) -> list[Meter]:
         ("Bits disclosed about each row", page.row_bits, ""),
         (BITMAPS, page.feature_bits, "the largest"),
         ("Bins whose weight of evidence was returned", page.bins_returned, ""),
+        ("Ids it was asked about, blinded", page.ids_asked, ""),
     ):
         if spent is not None and (spent.largest or spent.spent):
             lines.append(_meter(party, page.counterparty or "all", currency, spent, note))

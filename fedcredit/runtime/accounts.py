@@ -74,6 +74,7 @@ def ledger_numbers(reports: Mapping[PartyId, Sequence[LedgerLine]]) -> dict[str,
                 "row_bits": {"spent": line.row_bits, "cap": line.row_bits_cap},
                 "feature_bits": {"largest": line.feature_bits, "cap": line.feature_bits_cap},
                 "bins_returned": {"spent": line.bins_returned, "cap": line.bins_returned_cap},
+                "ids_asked": {"spent": line.ids_asked, "cap": line.ids_asked_cap},
             }
             for line in lines
         ]
@@ -91,6 +92,7 @@ def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | No
 
     equations, bits = worst("equations", "equations_cap"), worst("row_bits", "row_bits_cap")
     of_feature, returned = worst("feature_bits", "feature_bits_cap"), worst("bins_returned", "bins_returned_cap")
+    asked = worst("ids_asked", "ids_asked_cap")
     return {
         "equations_per_feature": equations[0],
         "cap": equations[1],
@@ -100,7 +102,9 @@ def disclosure(reports: Mapping[PartyId, Sequence[LedgerLine]], leak: float | No
         "bits_per_feature_cap": of_feature[1],
         "bins_returned": returned[0],
         "bins_returned_cap": returned[1],
-        "noise_rows": min((line.noise_rows for line in lines), default=0.0),
+        "ids_asked": asked[0],
+        "ids_asked_cap": asked[1],
+        "noise_rows": min((line.noise_rows for line in lines if math.isfinite(line.noise_rows)), default=0.0),
         "statistical_leak_log2": leak,
     }
 

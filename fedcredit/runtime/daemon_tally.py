@@ -165,6 +165,7 @@ def _views(line: LedgerLine) -> Iterator[LedgerView]:
         ("equations", line.equations, line.equations_cap),
         ("row_bits", line.row_bits, line.row_bits_cap),
         ("bins_returned", line.bins_returned, line.bins_returned_cap),
+        ("ids_asked", line.ids_asked, line.ids_asked_cap),
     )
     for account, used, cap in accounts:
         yield LedgerView(counterparty=line.counterparty, account=account, used=used, cap=cap)
