@@ -56,7 +56,7 @@ class Derived:
 
 
 def as_of_day(text: str, place: str) -> dt.date:
-    """The as-of day of a configuration.
+    """The as-of day of a configuration or command line; ``place`` is the key or option.
 
     Raises:
         DataError: it is no day of the calendar.
@@ -64,7 +64,7 @@ def as_of_day(text: str, place: str) -> dt.date:
     try:
         return dt.date.fromisoformat(text)
     except ValueError:
-        right = f'{place}: as_of: found "{text}"; write a day of the calendar as YYYY-MM-DD'
+        right = f'{place}: found "{text}"; write a day of the calendar as YYYY-MM-DD'
         raise DataError("catalog.as-of", right) from None
 
 

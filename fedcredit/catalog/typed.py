@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import polars as pl
 
 from fedcredit.catalog.model import Column
@@ -28,13 +31,19 @@ def typed(name: str, about: Column, dtype: pl.DataType, *, strict: bool = True) 
         raw = raw.cast(pl.String).str.strip_chars()
         raw = pl.when(raw != "").then(raw)
         return _from_text(raw, about, strict=strict).alias(name)
+    temporal, wanted = dtype.is_temporal(), about.type == "date"
+    if temporal != wanted and about.type in ("number", "flag", "date") and dtype != pl.Null:
+        # a number is no day, nor a day a number, though a library would count days from some epoch
+        return _from_text(raw.cast(pl.String), about, strict=strict).alias(name)
+    if wanted:
+        return raw.cast(pl.Date, strict=strict).alias(name)
     if about.type in ("number", "flag"):
         number = raw.cast(pl.Float64, strict=strict)
-        return pl.when(number.is_not_nan()).then(number).alias(name)
-    if about.type == "date":
-        return raw.cast(pl.Date, strict=strict).alias(name)
+        number = pl.when(number.is_not_nan()).then(number)
+        return (_flag(number, strict=strict) if about.type == "flag" else number).alias(name)
     if dtype.is_float():  # codes that a source keeps as numbers: 5.0 is "5"
-        raw = raw.cast(pl.Int64, strict=strict)
+        whole = pl.when(raw == raw.floor()).then(raw.cast(pl.Int64, strict=False)).cast(pl.String)
+        raw = pl.coalesce(whole, pl.when(raw.is_not_nan()).then(raw).cast(pl.String))
     return raw.cast(pl.String).alias(name)
 
 
@@ -43,14 +52,18 @@ def _from_text(raw: pl.Expr, about: Column, *, strict: bool) -> pl.Expr:
         number = raw.cast(pl.Float64, strict=strict)
         return pl.when(number.is_not_nan()).then(number)
     if about.type == "flag":
-        lower = raw.str.to_lowercase()
-        if strict:
-            return lower.replace_strict(_FLAGS, return_dtype=pl.Float64)
-        return lower.replace_strict(_FLAGS, default=None, return_dtype=pl.Float64)
+        return _flag(raw.str.to_lowercase(), strict=strict, texts=_FLAGS)
     if about.type == "date":
         day = pl.when(raw.str.len_bytes() == 7).then(raw + "-01").otherwise(raw.str.head(10))
         return day.str.to_date(_DAY, strict=strict)
     return raw
+
+
+def _flag(raw: pl.Expr, *, strict: bool, texts: Mapping[str, float] | None = None) -> pl.Expr:
+    known: dict[Any, float] = {0.0: 0.0, 1.0: 1.0} if texts is None else dict(texts)
+    if strict:
+        return raw.replace_strict({**known, None: None}, return_dtype=pl.Float64)
+    return raw.replace_strict(known, default=None, return_dtype=pl.Float64)
 
 
 def unreadable(name: str, about: Column, dtype: pl.DataType) -> pl.Expr:

@@ -114,7 +114,7 @@ def derived_table(party: PartySection, base: Path) -> RawTable:
     """
     place = f"party {party.name}"
     catalog = load_catalog(base / expand(party.catalog or "", place))
-    as_of = as_of_day(party.as_of or "", place)
+    as_of = as_of_day(party.as_of or "", f"{place}: as_of")
     derived = derive_source(catalog, party.source, base, as_of, label=party.label is not None, place=place)
     columns: dict[str, pl.Series] = {party.id: derived.ids}
     if derived.label is not None and catalog.label is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Typing:
         """The batch with these types; a value of another type becomes null and is counted."""
         about = self._table.columns
         schema = batch.schema
+        with contextlib.suppress(pl.exceptions.PolarsError):  # counting is for the batch that needs it
+            return batch.select([typed(name, about[name], schema[name]) for name in self._columns])
         counts = batch.select([unreadable(name, about[name], schema[name]) for name in self._columns])
         for name in self._columns:
             self.wrong[name] += int(counts[name][0])

@@ -6,7 +6,6 @@ Neither URL nor server text is ever repeated: both may hold secrets.
 
 from __future__ import annotations
 
-import datetime as dt
 import decimal
 import io
 import sqlite3
@@ -160,14 +159,16 @@ def _frame(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> pl.DataFram
 
 def _series(name: str, values: Sequence[Any]) -> pl.Series:
     """A column as the driver gives it; numbers mixed with text become text, which the catalogue's types then judge."""
-    kinds = {type(value) for value in values} - {type(None)}
-    if kinds <= {int, float, bool, decimal.Decimal} and kinds:
-        if decimal.Decimal in kinds:
-            values = [None if value is None else float(value) for value in values]
-        return pl.Series(name, values, dtype=pl.Float64, strict=False)
-    if kinds in ({str}, {dt.date}, {dt.datetime}):
-        return pl.Series(name, values)
-    return pl.Series(name, [None if value is None else str(value) for value in values], dtype=pl.String)
+    try:
+        series = pl.Series(name, values)
+    except (TypeError, pl.exceptions.PolarsError):
+        kinds = {type(value) for value in values} - {type(None)}
+        if kinds <= {int, float, bool, decimal.Decimal}:
+            return pl.Series(name, [None if value is None else float(value) for value in values], dtype=pl.Float64)
+        return pl.Series(name, [None if value is None else str(value) for value in values], dtype=pl.String)
+    if series.dtype in (pl.Object, pl.Binary):
+        return pl.Series(name, [None if value is None else str(value) for value in values], dtype=pl.String)
+    return series
 
 
 def _csv(blocks: Any, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
