@@ -9,14 +9,16 @@ from dataclasses import replace
 import pytest
 
 from fedcredit.attack.rehearsal import Rehearsal
-from fedcredit.attack.sample import Sample, write_sample
+from fedcredit.attack.sample import BY_REGISTER, Sample, write_sample
 from fedcredit.errors import FedCreditError, TransportError
-from fedcredit.protocol.boost.messages import SCHEMA
+from fedcredit.protocol.boost.messages import SCHEMA, ChosenPaths
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.types import PartyId
 
 BANK, TAX, UTILITY = (PartyId(name) for name in ("bank", "tax", "utility"))
-KINDS = [one.kind for schema in (SCHEMA, GROUP_SUM) for one in schema.messages]
+KINDS = [one.kind for schema in (SCHEMA, GROUP_SUM) for one in schema.messages if one.message is not ChosenPaths]
+HIDDEN_KINDS = ["align.register", "select.rows", "boost.bitmaps", "boost.chosen_paths"]
+"""Kinds that a run by a register has in place of others, or with other content."""
 SECTIONS = """
 [crypto]
 profile = "unsafe-plaintext"
@@ -38,6 +40,14 @@ column_sampling = 0.5
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
     sample = Sample(500, {BANK: 1, TAX: 2, UTILITY: 2}, sections=SECTIONS, model="boost")
     return Rehearsal(write_sample(tmp_path_factory.mktemp("boost-wire"), sample), timeout_s=0.5)
+
+
+@pytest.fixture(scope="module")
+def hidden(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
+    """The same by a register: rows that do not count are mixed in."""
+    columns = {"bank": 1, "tax": 2, "utility": 2}
+    sample = Sample(500, columns, sections=SECTIONS, model="boost", align=BY_REGISTER, strangers=100)
+    return Rehearsal(write_sample(tmp_path_factory.mktemp("boost-hidden"), sample), timeout_s=2.0)
 
 
 def ended(rehearsal: Rehearsal, happened: Callable[[], bool]) -> FedCreditError:
@@ -74,8 +84,11 @@ class Hand:
 
 
 @pytest.mark.parametrize("how", ["drop", "twice", "flip", "cut"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_hand_on_the_wire(honest: Rehearsal, kind: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("run", "kind"), [("honest", kind) for kind in KINDS] + [("hidden", kind) for kind in HIDDEN_KINDS]
+)
+def test_a_hand_on_the_wire(run: str, kind: str, how: str, request: pytest.FixtureRequest) -> None:
+    honest: Rehearsal = request.getfixturevalue(run)
     hand = Hand(kind, how)
     error = ended(replace(honest, tamper=hand), lambda: bool(hand.sender))
     assert error.exit_code == 3
@@ -96,7 +109,8 @@ def test_a_message_of_an_earlier_tree_played_again(honest: Rehearsal) -> None:
     assert "bank" in error.public
 
 
-def test_without_a_hand_it_ends_well(honest: Rehearsal) -> None:
-    results = honest.play()
+@pytest.mark.parametrize("run", ["honest", "hidden"])
+def test_without_a_hand_it_ends_well(run: str, request: pytest.FixtureRequest) -> None:
+    results = request.getfixturevalue(run).play()
     assert len(results[BANK].trees.model.trees) == 3
     assert sum(results[BANK].trees.counts.values()) > 0
