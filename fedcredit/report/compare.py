@@ -150,6 +150,16 @@ def rows_found(summary: Summary) -> tuple[str, str] | None:
     """Who learned who is a customer: a short heading and one sentence; None where the summary does not say."""
     if summary.align is None or summary.rows_common is None:
         return None
+    found, left = _who_is_who(summary), summary.align.rows_left_out
+    if not left or found is None:
+        return found
+    where = "in the register" if summary.align.mode == "registry" else "known to all parties"
+    return found[0], f"{found[1]} {count(left)} more rows of {summary.bank} are not {where} and take no part."
+
+
+def _who_is_who(summary: Summary) -> tuple[str, str] | None:
+    if summary.align is None or summary.rows_common is None:
+        return None
     bank, rows = summary.bank, count(summary.rows_common)
     own = count((summary.rows_train or 0) + (summary.rows_test or 0))
     if summary.align.mode == "registry":

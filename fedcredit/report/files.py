@@ -127,6 +127,7 @@ class Alignment(msgspec.Struct, frozen=True):
 
     mode: str
     decoys: float | None = None
+    rows_left_out: int | None = None
 
 
 class Summary(msgspec.Struct, frozen=True):

@@ -102,10 +102,20 @@ def _identity(model: ModelRun, outcome: Outcome, effort: Effort) -> dict[str, An
         "protocol": [schema.name for schema in model.schemas],
         "parties": {party.name: party.role.value for party in spec.party},
         "bank": outcome.leader,
-        "align": {"mode": spec.align.mode, "decoys": spec.align.decoys if spec.align.mode == "blind" else None},
+        "align": _aligned(outcome),
         "split": spec.split.model_dump(mode="json", exclude={"test_ids"}) | {"by_ids": spec.split.test_ids is not None},
         "transcript_digest": transcript_digest(outcome.transcript),
     }
+
+
+def _aligned(outcome: Outcome) -> dict[str, Any]:
+    """How rows were found; at the label holder, how many of its own are in no part of the run."""
+    align, leader = outcome.spec.align, outcome.results.get(outcome.leader)
+    left = None
+    if leader is not None:
+        index: RowIndex = leader.index
+        left = outcome.tables[outcome.leader].rows - int((index.train | index.test).sum())
+    return {"mode": align.mode, "decoys": align.decoys if align.mode == "blind" else None, "rows_left_out": left}
 
 
 def _encryption(spec: RunSpec, written: Written) -> dict[str, Any]:
