@@ -14,7 +14,7 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ LEAST_BADS = 20  # of a scorecard bin
 
 Features = dict[str, pl.Series]
 Floats = NDArray[np.float64]
+Score = Callable[[Features, NDArray[np.int8], NDArray[np.bool_]], Floats]
 
 
 @dataclass(frozen=True)
@@ -83,15 +84,15 @@ def derived(folder: Path, holder: str, as_of: dt.date, *, label: bool = False) -
     return derive_source(catalog, source(folder, holder), folder, as_of, label=label, place=holder)
 
 
-def gather(folder: Path, bank: str) -> Rows:
-    """Rows and features of a run of ``bank``."""
+def gather(folder: Path, bank: str, holders: Sequence[str] = HOLDERS) -> Rows:
+    """Rows and features of a run of ``bank`` with ``holders``."""
     as_of = dt.date.fromisoformat(json.loads((folder / "district.json").read_text("utf-8"))["settings"]["as_of"])
     own = derived(folder, bank, as_of, label=True)
     if own.label is None:
         raise DataError("bench.label", f"{bank} has no label")
     features: dict[str, Features] = {"bank": dict(own.columns)}
     known = np.ones(len(own.ids), dtype=np.bool_)
-    for holder in HOLDERS:
+    for holder in holders:
         theirs = derived(folder, holder, as_of)
         frame = pl.DataFrame([theirs.ids, *(column.alias(name) for name, column in theirs.columns.items())])
         joined = own.ids.to_frame().join(frame, on="id", how="left", maintain_order="left")
@@ -138,24 +139,40 @@ def folds_of(label: NDArray[np.int8], folds: int) -> NDArray[np.int64]:
     return fold
 
 
-def worth(rows: Rows, holders: Sequence[str], folds: int) -> Worth:
-    """Quality of the features of ``holders``, each row scored by a model that has not seen it."""
+def out_of_fold(rows: Rows, holders: Sequence[str], folds: int, score: Score) -> Floats:
+    """Risk of each row by a model that has not seen it."""
     columns = {f"{holder}.{name}": c for holder in holders for name, c in rows.features[holder].items()}
     fold = folds_of(rows.label, folds)
-    card, trees = np.zeros(len(fold)), np.zeros(len(fold))
-    numbers = matrix(columns)
+    risk = np.zeros(len(fold))
+    for number in range(folds):
+        held = fold == number
+        risk[held] = score(columns, rows.label, ~held)[held]
+    return risk
+
+
+def scorecard(columns: Features, label: NDArray[np.int8], fit: NDArray[np.bool_]) -> Floats:
+    """Log odds of a scorecard fitted on the rows of ``fit``; the ridge is worth a few bads, whatever their number."""
+    made = woe_columns(columns, label, fit)
+    if not made:
+        return np.zeros(len(label))
+    X = np.column_stack(made)
+    return fit_logistic(X[fit], label[fit], ridge=20.0).logit(X)
+
+
+def trees(columns: Features, label: NDArray[np.int8], fit: NDArray[np.bool_]) -> Floats:
+    """Log odds of boosted trees fitted on the rows of ``fit``."""
     rounds = {"objective": "binary", "num_leaves": 8, "learning_rate": 0.04, "min_data_in_leaf": 60, "verbosity": -1}
     rounds |= {"num_threads": 1, "feature_fraction": 0.5, "lambda_l2": 5.0, "seed": 1, "deterministic": True}
-    for number in range(folds):
-        fit, held = fold != number, fold == number
-        made = woe_columns(columns, rows.label, fit)
-        if made:
-            X = np.column_stack(made)
-            model = fit_logistic(X[fit], rows.label[fit], ridge=20.0)
-            card[held] = model.logit(X[held])
-        booster = lightgbm.train(rounds, lightgbm.Dataset(numbers[fit], rows.label[fit]), num_boost_round=200)
-        trees[held] = np.asarray(booster.predict(numbers[held]))
-    return Worth("+".join(holders), len(columns), auc(rows.label, card), ks(rows.label, card), auc(rows.label, trees))
+    numbers = matrix(columns)
+    booster = lightgbm.train(rounds, lightgbm.Dataset(numbers[fit], label[fit]), num_boost_round=200)
+    return np.asarray(booster.predict(numbers, raw_score=True))
+
+
+def worth(rows: Rows, holders: Sequence[str], folds: int) -> Worth:
+    """Quality of the features of ``holders``."""
+    card, forest = (out_of_fold(rows, holders, folds, score) for score in (scorecard, trees))
+    features = sum(len(rows.features[holder]) for holder in holders)
+    return Worth("+".join(holders), features, auc(rows.label, card), ks(rows.label, card), auc(rows.label, forest))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

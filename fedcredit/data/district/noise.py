@@ -82,8 +82,8 @@ def _misspelt(code: str, how: float, place: int) -> str:
         code.replace(right, wrong),
         f"{code[:2]} {code[2:8]} {code[8:]}",
     )
-    # A code without that digit cannot be misread so.
-    return forms[repairable] if forms[repairable] != code else code.lower()
+    # A code without that digit, or without a letter, cannot be misspelt so.
+    return forms[repairable] if forms[repairable] != code else forms[1]
 
 
 def _beyond_repair(code: str, how: int, place: int) -> str:
@@ -184,7 +184,8 @@ class Holder:
         wrong = np.flatnonzero(draws.chance("misspelt", _MISSPELT_ROW, size) & kept)
         # A code is misspelt from its right form, which a holder that never had it right does not know.
         wrong = wrong[(ids.gather(wrong).str.len_bytes() == 18).to_numpy()]
-        ids = ids.scatter(wrong, misspell(ids.gather(wrong), draws.child("spelling")))
+        # scatter works in place: what is wrong in this month alone is written into a copy
+        ids = ids.clone().scatter(wrong, misspell(ids.gather(wrong), draws.child("spelling")))
         months = pl.Series([self.months.text(month)]).new_from_index(0, size)
         frame = pl.DataFrame({"uscc": ids, "month": months, **columns})
         self._book(table, frame, kept, draws)
@@ -200,7 +201,7 @@ class Holder:
         first = pl.when(at_fault).then((pl.col(spoilt) / 10).cast(frame[spoilt].dtype)).otherwise(pl.col(spoilt))
         now = now.with_columns(first.alias(spoilt))
         waiting = self._pending.get(table)
-        self.sink.append(table, now if waiting is None else pl.concat([waiting, now]))
+        self.sink.append(table, now if waiting is None else pl.concat([now, waiting]))
         self._pending[table] = frame.filter(pl.Series(late | corrected))
 
     def _spelt(self, rows: Ints | None) -> pl.Series:
