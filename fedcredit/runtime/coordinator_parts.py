@@ -11,12 +11,12 @@ from functools import partial
 
 from fedcredit.errors import SpecError
 from fedcredit.runtime.home import Home
+from fedcredit.runtime.house_needs import check_registers
 from fedcredit.runtime.proposal import (
     SessionOrder,
     approvals_of,
     check_finished,
     check_proposal,
-    check_registers,
     make_proposal,
     read_decision,
 )

@@ -5,13 +5,23 @@ Light on purpose: consent is asked without reading a record.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from fedcredit.errors import SpecError
 from fedcredit.governance.policy import SAFE_DECOYS
+from fedcredit.runtime.proposal import Approval, Checked
 from fedcredit.runtime.settings_files import DataSource
 from fedcredit.spec.model import AlignSection, PartySection, RunSpec
-from fedcredit.types import Role
+from fedcredit.types import PartyId, Role
 
-__all__ = ["alignment_short", "alignment_warning", "alignment_words", "check_records", "needs_register"]
+__all__ = [
+    "alignment_short",
+    "alignment_warning",
+    "alignment_words",
+    "check_records",
+    "check_registers",
+    "needs_register",
+]
 
 
 def check_records(spec: RunSpec, mine: PartySection, name: str, records: DataSource) -> None:
@@ -39,6 +49,25 @@ def check_records(spec: RunSpec, mine: PartySection, name: str, records: DataSou
         use = "every house indexes one" if spec.align.mode == "registry" else "decoys are drawn from one"
         text = f"{at}.registry: missing in node.toml; name the file of public ids, as {use} in this run"
         raise SpecError("proposal.registry", text)
+
+
+def check_registers(approvals: Mapping[PartyId, Approval], checked: Checked) -> None:
+    """Refuses a run whose houses do not all index the same register.
+
+    Raises:
+        SpecError: a house approved with another register than the label holder, or with none.
+    """
+    spec = checked.spec
+    if spec.align.mode != "registry":
+        return
+    leader = spec.label_holder.name
+    wanted = approvals[leader].register
+    for party in spec.parties:
+        found = approvals[party].register
+        if not found or found != wanted:
+            what = f"another register ({found[:16]}…) than {leader} ({wanted[:16]}…)" if found else "no register"
+            text = f"{party} has approved this run with {what}; give every house the same file and submit it anew"
+            raise SpecError("run.register", text)
 
 
 def needs_register(spec: RunSpec, role: Role) -> bool:

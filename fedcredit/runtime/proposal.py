@@ -38,7 +38,6 @@ __all__ = [
     "check_approval",
     "check_finished",
     "check_proposal",
-    "check_registers",
     "make_proposal",
     "read_approval",
     "read_decision",
@@ -355,31 +354,8 @@ def approvals_of(order: SessionOrder, checked: Checked, roster: Roster) -> Mappi
     }
 
 
-def check_registers(approvals: Mapping[PartyId, Approval], checked: Checked) -> None:
-    """Refuses a run whose houses do not all index the same register.
-
-    Raises:
-        SpecError: a house approved with another register than the label holder, or with none.
-    """
-    spec = checked.spec
-    if spec.align.mode != "registry":
-        return
-    leader = spec.label_holder.name
-    wanted = approvals[leader].register
-    for party in spec.parties:
-        found = approvals[party].register
-        if not found or found != wanted:
-            what = f"another register ({found[:16]}…) than {leader} ({wanted[:16]}…)" if found else "no register"
-            text = f"{party} has approved this run with {what}; give every house the same file and submit it anew"
-            raise SpecError("run.register", text)
-
-
 def read_order(raw: bytes) -> SessionOrder:
-    """Reads a session order; its parts are not checked yet.
-
-    Raises:
-        PeerError: malformed.
-    """
+    """A session order, whose parts are not checked yet; raises PeerError where it is malformed."""
     return _decoded(SessionOrder, raw, "a session order")
 
 

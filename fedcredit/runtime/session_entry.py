@@ -14,12 +14,12 @@ from pathlib import Path
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
 from fedcredit.runtime.consent import FAILED_FILE, run_folder
 from fedcredit.runtime.home import Home
+from fedcredit.runtime.house_needs import check_registers
 from fedcredit.runtime.proposal import (
     Approval,
     Checked,
     approvals_of,
     check_proposal,
-    check_registers,
     read_order,
 )
 from fedcredit.runtime.refusals import note_refusal, public_error
