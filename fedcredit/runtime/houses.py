@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.secret import RunSecret
@@ -176,10 +176,11 @@ def repeatable_draws(origin: Origin, party: PartyId) -> UnsafeSeededEntropy:
     """A party's seed for what is not secret to its auditor, so that a simulation can be repeated.
 
     It follows from everything that decides what is asked: another specification or other records get other noise, since
-    the same noise on two different sums would show their difference. How rows are found, and how sums are encrypted and
-    carried, decides nothing.
+    the same noise on two different sums would show their difference. How the same rows are found, and how sums are
+    encrypted and carried, decides nothing.
     """
-    carried = {"align": AlignSection(mode="plain"), "crypto": CryptoSection(), "network": NetworkSection()}
+    rows: Literal["auto", "label_holder"] = "label_holder" if origin.spec.align.every_row else "auto"
+    carried = {"align": AlignSection(mode="plain", rows=rows), "crypto": CryptoSection(), "network": NetworkSection()}
     same = origin.spec.model_copy(update=carried)
     bound = json.dumps(["fedcredit/simulation", spec_digest(same), party, sorted(origin.records.items())])
     return UnsafeSeededEntropy(hashlib.sha256(bound.encode()).digest())
