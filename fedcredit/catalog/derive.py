@@ -28,7 +28,7 @@ class Dropped:
     """Rows of one table, dated up to the as-of day, that no feature sees.
 
     Attributes:
-        rows: Whose id is invalid.
+        rows: Whose id is invalid or missing.
         ids: Distinct invalid ids.
     """
 
@@ -135,8 +135,8 @@ def _normalised(catalog: Catalog, raw: pl.DataFrame) -> pl.DataFrame:
 
 
 def _dropped(counted: pl.DataFrame, ids: pl.DataFrame) -> Dropped:
-    invalid = counted.join(ids.filter(pl.col(ID).is_null()), on=RAW_ID, how="semi")
-    return Dropped(rows=int(invalid["rows"].sum()), ids=invalid.height)
+    invalid = counted.join(ids.drop_nulls(), on=RAW_ID, how="anti")
+    return Dropped(rows=int(invalid["rows"].sum()), ids=invalid[RAW_ID].drop_nulls().len())
 
 
 def _diagnose(request: Request, needs: Mapping[str, Needs], place: str) -> None:

@@ -63,7 +63,7 @@ def cut(catalog: Catalog, name: str, lazy: pl.LazyFrame, columns: Sequence[str],
     if table.order is not None and table.columns[table.order].type == "date":
         booked = pl.col(table.order)
         lazy = lazy.filter((booked <= as_of) | booked.is_null())
-    return Cut(name, table, lazy.filter(pl.col(RAW_ID).is_not_null()), as_of)
+    return Cut(name, table, lazy, as_of)
 
 
 def prepare(cut_table: Cut, ids: pl.LazyFrame, made: Sequence[str]) -> pl.LazyFrame:

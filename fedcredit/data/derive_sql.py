@@ -26,7 +26,8 @@ __all__ = ["SqlTables"]
 
 _BATCH = 50_000  # rows
 _BLOCK = 8 << 20  # bytes of a server's answer that are parsed at a time
-_ISO = "[12][0-9][0-9][0-9]-[01][0-9]*"
+_GLOB = "[12][0-9][0-9][0-9]-[01][0-9]*"
+_REGEX = "^[12][0-9]{3}-[01][0-9]"
 
 _IN_ORDER = (
     # a plain scan by one process gives rows in the order in which they are stored
@@ -54,6 +55,7 @@ class SqlTables:
         self._place = place
         self._engine = engine_of(source, base, place)
         self._connection: sa.Connection | None = None
+        self._dates: set[tuple[str, str]] = set()  # table and column of those that the database knows to be dates
 
     def __enter__(self) -> Self:
         with self._explained():
@@ -76,10 +78,10 @@ class SqlTables:
         with self._explained():
             inspector = sa.inspect(self._open)
             there = [*inspector.get_table_names(), *inspector.get_view_names()]
-            return {
-                name: tuple(column["name"] for column in inspector.get_columns(name)) if name in names else ()
-                for name in there
-            }
+            found = {name: inspector.get_columns(name) if name in names else [] for name in there}
+        for name, columns in found.items():
+            self._dates |= {(name, c["name"]) for c in columns if isinstance(c["type"], (sa.Date, sa.DateTime))}
+        return {name: tuple(column["name"] for column in columns) for name, columns in found.items()}
 
     def read(self, name: str, about: Table, columns: Sequence[str], bounds: Bounds, convert: Convert) -> pl.LazyFrame:
         """Some columns of a table, rows in the order of the source.
@@ -119,16 +121,23 @@ class SqlTables:
         shown = ", ".join(quote(column) for column in columns)
         query = f"SELECT {shown} FROM {quote(name)}"  # noqa: S608 -- names of the catalogue, quoted; days as ISO text
         lite = self._engine.dialect.name == "sqlite"
-        if about.time is not None and not bounds.open:
+        odd = self._odd_dates(name, about.time)
+        if about.time is not None and odd is not None and not bounds.open:
             time = quote(about.time)
-            kept = bounds.condition(time)
-            # dates that are not ISO text sort anywhere: they must arrive, to be refused
-            odd = f" OR {time} NOT GLOB '{_ISO}'" if lite else ""
             undated = f" OR {time} IS NULL" if about.period == "static" else ""
-            query += f" WHERE ({kept}){odd}{undated}"
+            query += f" WHERE ({bounds.condition(time)}){odd}{undated}"
         if lite and self._has_rowid(name):
             query += " ORDER BY rowid"
         return query
+
+    def _odd_dates(self, name: str, time: str | None) -> str | None:
+        """Dates that are not ISO text sort anywhere: condition by which they arrive, to be refused; None = all must."""
+        if time is None or ((name, time) in self._dates and self._engine.dialect.name != "sqlite"):
+            return ""
+        quoted = self._engine.dialect.identifier_preparer.quote(time)
+        return {"sqlite": f" OR {quoted} NOT GLOB '{_GLOB}'", "postgresql": f" OR {quoted} !~ '{_REGEX}'"}.get(
+            self._engine.dialect.name
+        )
 
     def _has_rowid(self, name: str) -> bool:
         """Whether the order of insertion is kept: not by a view, nor by a table ``WITHOUT ROWID``."""

@@ -194,6 +194,16 @@ def test_postgres_text_with_quotes_and_line_breaks_stays_in_its_row(postgres: st
     assert dict(zip(found.ids, found.columns["class"], strict=True)) == {f"id{i}": name for i, name in enumerate(right)}
 
 
+def test_postgres_text_that_is_no_date_is_refused(district: District, postgres: str) -> None:
+    tables = district.tables["electricity"]
+    usage = tables["usage"].with_columns(
+        pl.when(pl.int_range(pl.len()) < 5).then(pl.lit("31.12.2025")).otherwise(pl.col("month")).alias("month")
+    )
+    fill(postgres, "electricity", {**tables, "usage": usage}, typed=False)
+    with pytest.raises(DataError, match="table 'usage': column 'month' has 5 values that are no date"):
+        derived("electricity", postgres, Path())
+
+
 def test_postgres_refusals_say_no_secret(postgres: str) -> None:
     catalog = load_catalog(FOLDER / "bank.toml")
     wrong = postgres.replace("fedcredit@", "nobody-secret@")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from fedcredit.catalog.derive import as_of_day
+from fedcredit.catalog.derive import Dropped, as_of_day
+from fedcredit.catalog.load import load_catalog
+from fedcredit.data.derive import derive_source
 from fedcredit.data.load import load_table
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import DataError, SpecError
@@ -299,7 +302,7 @@ def altered(table: str, **columns: Any) -> Tables:
     ("tables", "code", "text"),
     [
         (altered("flows", amount=pl.lit("much")), "catalog.type", "column 'amount' has 36 values that are no number"),
-        (altered("flows", month=pl.lit("12/2025")), "catalog.type", "column 'month' has 36 values that are no date"),
+        (altered("flows", month=pl.lit("31.12.2025")), "catalog.type", "column 'month' has 36 values that are no date"),
         ({k: v for k, v in make_tables().items() if k != "flows"}, "catalog.no-table", "no table 'flows'"),
         (altered("flows") | {"flows": make_tables()["flows"].drop("amount")}, "catalog.no-column", "'amount'"),
         (altered("customers", uscc=pl.lit("?")), "data.empty", "no enterprise is left"),
@@ -338,3 +341,16 @@ def test_loans_that_have_run_out_leave_the_population(tmp_path: Path) -> None:
     write(tmp_path, tables, CATALOG.replace('population = "loans"', 'population = "loans"\nrunning = "term"'))
     with pytest.raises(DataError, match="one class only"):
         load_table(party(columns=("level",)), tmp_path)
+
+
+def test_dropped_rows_are_counted_by_table(tmp_path: Path) -> None:
+    tables = make_tables()
+    blank = pl.DataFrame({"uscc": [None, "", "no code", "no code"], "month": "2025-12-01", "amount": 1.0})
+    late = pl.DataFrame({"uscc": ["other code"], "month": "2026-01-01", "amount": 1.0})
+    write(tmp_path, {**tables, "flows": pl.concat([tables["flows"], blank, late])})
+    catalog = load_catalog(tmp_path / "catalog.toml")
+    as_of = dt.date(2025, 12, 31)
+    found = derive_source(catalog, str(tmp_path / "raw"), Path(), as_of, label=False, place="x")
+    assert found.dropped["flows"] == Dropped(rows=4, ids=1)
+    assert found.dropped["customers"] == Dropped(rows=0, ids=0)
+    assert found.merged == 8
