@@ -182,9 +182,7 @@ def _print(catalog: Catalog, found: SourceFindings, day: dt.date) -> None:
     ):
         if names:
             write_line(f"{title}: {', '.join(names)}")
-    write_line(
-        "No feature sees rows with a bad id, after the as-of day, or (monthly and event tables) undated."
-    )
+    write_line("No feature sees rows with a bad id, after the as-of day, or (monthly and event tables) undated.")
     if not found.errors:
         write_line("The tables fit the catalogue.", style="green")
 
