@@ -24,7 +24,7 @@ SERIES = (
     ("electricity", "usage", "kwh", "electricity: kWh"),
     ("social_insurance.sqlite", "contributions", "insured", "social insurance: head-count"),
     ("water", "usage", "volume_m3", "water: m³"),
-    ("tax_office.sqlite", "returns", "paid_on", "tax office: days to payment"),
+    ("electricity", "usage", "paid_on", "electricity: days to payment"),
 )
 MONTHS = [f"{2024 + month // 12}-{month % 12 + 1:02d}-01" for month in range(27)]
 COLOURS = {"defaults": "#b3261e", "healthy": "#1b5e8c"}
@@ -43,12 +43,12 @@ def series(frame: pl.DataFrame, code: str, column: str) -> NDArray[np.float64]:
 def chosen(folder: Path, frames: Sequence[pl.DataFrame]) -> dict[str, str]:
     """A small enterprise that is ill and defaults in summer, and a sound one, both known to all; the first found."""
     truth = pl.read_parquet(folder / "truth.parquet").filter(pl.col("firm_size") == "small")
-    truth = truth.filter(pl.col("established_on") < "2020-01-01", pl.col("volatility") < -0.5).sort("uscc")
+    truth = truth.filter(pl.col("volatility") < 0.3).sort("uscc")
     for frame in frames:  # two years and more in every source
         long = frame.group_by("uscc").agg(pl.col("month").n_unique().alias("months")).filter(pl.col("months") >= 26)
         truth = truth.filter(pl.col("uscc").is_in(long["uscc"].implode()))
     ill = truth.filter(pl.col("defaulted_on").is_between(pl.lit("2026-05-01"), pl.lit("2026-09-30")))
-    ill = ill.filter(pl.col("demand") < -1.5, pl.col("liquidity") < -1.5)
+    ill = ill.filter(pl.col("demand") < -1.4, pl.col("liquidity") < -1.4)
     sound = truth.filter(pl.col("defaulted_on").is_null(), pl.col("demand").abs() < 0.3, pl.col("liquidity") > 0)
     return {"defaults": ill["uscc"][0], "healthy": sound["uscc"][0]}
 

@@ -27,7 +27,7 @@ _HISTORY: Final = 12
 
 @dataclass(frozen=True)
 class _Process:
-    """x' = keeps x + noise e - jump, jumps with a probability, of exponential size; then less its mean, over its sd."""
+    """x' = keeps x + noise e - jump + mean jump; a jump comes with a probability and has an exponential size."""
 
     keeps: float
     noise: float

@@ -19,7 +19,7 @@ __all__ = ["write_market_regulation"]
 _PENALTIES = ("tax", "environment", "safety", "quality", "advertising")
 _PENALTY_SHARES = (0.25, 0.15, 0.2, 0.25, 0.15)
 _PENALTY_BASE, _SUED_BASE, _SUES_BASE, _PATENT_BASE = -5.3, -5.1, -6.2, -6.5
-"""ln of the monthly rate of an average enterprise: 5 %, 5 %, 2.4 % and 1.8 % a year."""
+"""ln of the monthly rate of an average enterprise: 6 %, 7 %, 2.4 % and 1.8 % a year."""
 
 _INVENTIVE: Final = ("C34", "C41", "I65")
 
