@@ -28,6 +28,7 @@ __all__ = ["PEER_ENDED", "PEER_FAILED", "SECONDARY", "PartyChannel", "PartyEnd",
 M = TypeVar("M", bound=Message)
 
 PEER_FAILED, PEER_ENDED = "run.peer-failed", "run.peer-ended"
+TIMEOUT = "run.timeout"
 SECONDARY = frozenset({PEER_FAILED, PEER_ENDED})
 """Codes of errors that another party's error has caused."""
 
@@ -119,7 +120,10 @@ class PartyEnd:
                 raise post.broken
             if post.notices:
                 culprit, data = post.notices.popleft()
-                notice = gate.admit_notice(data, culprit)
+                post.stopped[culprit] = gate.admit_notice(data, culprit)
+            # Whoever waited in vain is not at fault: others who wait for the same party end by their own time-out.
+            told = {who: one for who, one in post.stopped.items() if who == sender or one.code != TIMEOUT}
+            for culprit, notice in told.items():
                 text = f"{culprit} stopped the run: {notice.text} [{notice.code}]"
                 raise PeerError(PEER_FAILED, text, culprit=culprit)
             if queue:
@@ -135,7 +139,7 @@ class PartyEnd:
             if not await patience.wait(post.changed):
                 late = f"{sender} did not send {kind_of(kind)} within {patience.seconds:g} s"
                 chain = _chain(wires, self.party, sender)
-                raise TransportError("run.timeout", late + _words(chain), culprit=chain[-1])
+                raise TransportError(TIMEOUT, late + _words(chain), culprit=chain[-1])
             post.waits_for = None
 
     def declare(self, counterparty: PartyId, declaration: Declaration) -> None:

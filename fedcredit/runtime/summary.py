@@ -110,10 +110,9 @@ def _identity(model: ModelRun, outcome: Outcome, effort: Effort) -> dict[str, An
 
 def _aligned(outcome: Outcome) -> dict[str, Any]:
     """How rows were found; at the label holder, how many of its own are in no part of the run."""
-    align, leader = outcome.spec.align, outcome.results.get(outcome.leader)
+    align, index = outcome.spec.align, getattr(outcome.results.get(outcome.leader), "index", None)
     left = None
-    if leader is not None:
-        index: RowIndex = leader.index
+    if isinstance(index, RowIndex):
         left = outcome.tables[outcome.leader].rows - int((index.train | index.test).sum())
     return {"mode": align.mode, "decoys": align.decoys if align.mode == "blind" else None, "rows_left_out": left}
 

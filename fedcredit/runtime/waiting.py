@@ -8,12 +8,13 @@ from contextlib import suppress
 
 from fedcredit.runtime.metering import Meter
 from fedcredit.types import PartyId
+from fedcredit.wire.notice import ErrorNotice
 
 __all__ = ["Deadline", "Post"]
 
 
 class Post:
-    """One party's inbox: a queue for each sender, notices of failures, who has ended, whom it waits for.
+    """One party's inbox: a queue for each sender, notices of failures, who has stopped or ended, whom it waits for.
 
     ``broken`` is what ends the run here: the link is gone, or the run was stopped from outside.
     """
@@ -21,6 +22,7 @@ class Post:
     def __init__(self) -> None:
         self.queues: dict[PartyId, deque[tuple[bytes, float]]] = {}
         self.notices: deque[tuple[PartyId, bytes]] = deque()
+        self.stopped: dict[PartyId, ErrorNotice] = {}
         self.ended: dict[PartyId, str] = {}
         self.waits_for: PartyId | None = None
         self.broken: BaseException | None = None

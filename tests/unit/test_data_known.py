@@ -152,7 +152,11 @@ def test_label_words_hold_for_the_label_of_the_set_only() -> None:
         load_table(PartySection.model_validate(party), Path())
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+KNOWN = sorted(path for path in CONFIGS.glob("*.toml") if not path.stem.startswith("district"))
+"""The made-up district's tables are unlike each other on purpose; its own tests hold its configurations."""
+
+
+@pytest.mark.parametrize("path", KNOWN, ids=lambda path: path.stem)
 def test_shipped_configuration_fits_its_records(path: Path) -> None:
     loaded = load_spec(path)
     for party in loaded.spec.party:
