@@ -66,7 +66,7 @@ def show_results(summary: Summary, report: Path) -> None:
         table.add_row(row.label, *cells, style="bold" if row.main else "")
     console.print(table)
     console.print(_encryption_line(summary["encryption"]))
-    console.print(_rows_line(summary))
+    console.print(_rows_line(summary), soft_wrap=True)
     spent = summary["disclosure"]
     console.print(
         f"Disclosed at most: {_of(spent['equations_per_feature'], spent['cap'])} equations a feature, "

@@ -18,8 +18,8 @@ from fedcredit.spec.load import load_spec
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "simulations"
 SMALL = ("privacy.enforce=false", "bin.min_bads=5", "bin.min_goods=5", "bin.min_prebin_rows=1", "scorecard.ridge=5.0")
-"""A district of a few thousand has few defaults: what its ledgers would allow is a feature or two. Prebins of a few rows
-would be merged, and differently where decoys fill them: none is too thin here, nor are they at the district's full size.
+"""A district of a few thousand has few defaults: what its ledgers would allow is a feature or two. Thin prebins would
+be merged, and differently where decoys fill them: here none is too thin, as none is at the district's full size.
 """
 
 pytestmark = pytest.mark.slow
