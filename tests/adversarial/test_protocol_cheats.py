@@ -137,8 +137,8 @@ def _flipped(data: bytes) -> bytes:
 def _strewn(data: bytes) -> bytes:
     """One bit flipped in each of 64 residues of 27 bits, at ever other places in them.
 
-    A residue is multiplied by a small coefficient of the secret: one flip alone meets a 0 in one run of eight, and flips
-    of equal weight cancel in one of seventy. Nothing is changed then, and nothing is to be found.
+    A residue is multiplied by a small coefficient of the secret: one flip alone meets a 0 in one run of eight, flips of
+    equal weight cancel in one of seventy. Nothing is changed then, and nothing is to be found.
     """
     changed = bytearray(data)
     for at in range(len(data) // 2, len(data) // 2 + 64 * 29, 29):
