@@ -24,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 from fedcredit.attack.recorder import Recording, recording
 from fedcredit.attack.rehearsal import Rehearsal
 from fedcredit.attack.sample import BY_REGISTER, REGISTER, Sample, write_sample
+from fedcredit.crypto import slots_products
 from fedcredit.crypto.masks import MaskKey
 from fedcredit.crypto.slots import SlotsSecret
 from fedcredit.crypto.slots_arithmetic import centred, from_slots, residues_of
@@ -34,7 +35,6 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.boost.messages import Bitmaps, ChosenPaths
 from fedcredit.protocol.group_sum.messages import Request
 from fedcredit.protocol.scorecard.messages import EncryptedPartial, EncryptedTotal
-from fedcredit.protocol.select import feature_holder
 from fedcredit.protocol.select.messages import OpenedSums, RowChoice, ShadedColumns, SharedColumns, SumShares
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.types import COORDINATOR, PartyId
@@ -486,7 +486,7 @@ def test_answers_without_masks_are_seen(tmp_path: Path, what: str, monkeypatch: 
                 MaskKey, "mask_below", lambda _self, _roster, _party, rows, _modulus: np.zeros(rows, np.uint64)
             )
         else:
-            patch.setattr(feature_holder, "uniform_residues", lambda _entropy, count: np.zeros(count, np.uint64))
+            patch.setattr(slots_products, "uniform_residues", lambda _entropy, count: np.zeros(count, np.uint64))
         run, code = _planted(tmp_path)
     assert code == ""
     with pytest.raises(AssertionError, match="a value that is not uniform"):

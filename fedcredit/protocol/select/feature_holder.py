@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.commitment import content_digest
-from fedcredit.crypto.slots import Selection, SlotsSecret, weighted_sums
-from fedcredit.crypto.slots_arithmetic import uniform_residues
-from fedcredit.crypto.slots_parameters import MODULUS
+from fedcredit.crypto.slots import Selection, SlotsSecret
+from fedcredit.crypto.slots_products import Vectors, masked_column, share_sums
 from fedcredit.errors import PeerError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
@@ -33,7 +32,6 @@ from fedcredit.wire.message import Message, encode
 __all__ = ["GivenRows", "OwnColumns", "answer_products", "take_rows"]
 
 Ints = NDArray[np.int64]
-Residues = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -128,8 +126,8 @@ async def _lead(
     keep, run_digest = secret
     # Bound to the choice: the same shades under another one would show the columns on the rows in which they differ.
     entropy = keep.secret.entropy("select/shades", run_digest.encode(), given.train.digest, content_digest(own.values))
-    shades = [uniform_residues(entropy, len(own.values)) for _ in own.names]
-    bodies = [given.train.select(column, _negative(shade)) for column, shade in zip(own.values.T, shades, strict=True)]
+    shaded = [masked_column(given.train, column, entropy) for column in own.values.T]
+    bodies, shades = [body for body, _ in shaded], [shade for _, shade in shaded]
     await channel.send(given.label_holder, ShadedColumns(bodies=bodies))
     key = SlotsSecret()
     vectors = [key.encrypt_vector(shade) for shade in shades]
@@ -156,18 +154,12 @@ async def _follow(
     # Fresh for these very vectors: the same offsets under two answers would show their difference.
     asked = hashlib.sha256(encode(shades) + encode(shared)).digest()
     entropy = keep.secret.entropy("select/offsets", run_digest.encode(), asked, content_digest(own.values))
-    offsets = uniform_residues(entropy, columns * len(own.names)).reshape(columns, len(own.names))
-    with blaming(leader):
-        body = weighted_sums(given.public, shared.bodies, own.values, offsets)
-    message = SumShares(of=first, body=body)
+    of_label, of_holder = Vectors(given.public, shared.bodies), Vectors(shades.public, shades.bodies)
+    with blaming(f"{first} and {leader}"):
+        ours, theirs = share_sums(of_label, of_holder, own.values, entropy)
+    message = SumShares(of=first, body=ours)
     await channel.send(leader, message, spend=_spend(message, own.names, columns))
-    with blaming(first):
-        body = weighted_sums(shades.public, shades.bodies, own.values, _negative(offsets))
-    await channel.send(first, ShadeSums(body=body))
-
-
-def _negative(values: Residues) -> Residues:
-    return (np.uint64(MODULUS) - values) % np.uint64(MODULUS)
+    await channel.send(first, ShadeSums(body=theirs))
 
 
 def _spend(message: Message, names: Sequence[str], equations: int) -> Spend:
