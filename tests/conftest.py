@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ Sections = Mapping[str, Mapping[str, Any]]
 
 HOLDERS = ("tax_office", "customs", "utility")  # not in alphabetical order on purpose
 ENTROPY = b"\x11" * 32
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell that starts tests in the background has them ignore interrupts, which some of them send to themselves."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _columns(rng: np.random.Generator, latent: np.ndarray[Any, Any], holder: int) -> dict[str, pl.Series]:
