@@ -125,6 +125,8 @@ def simulate(
     if not spec.simulation or model is None:
         known = " or ".join(f'"{name}"' for name in MODEL_RUNS)
         raise SpecError("spec.simulate", f'run: simulate runs mode = "simulation" with model = {known} in this version')
+    if spec.several_banks and spec.run.model != "fedavg":
+        raise SpecError("spec.simulate", "party.role: several banks with feature holders are not in this version")
     tell = progress or (lambda _: None)
     left = to_resume(out, spec_digest(spec)) if resume else None
     run = RunId(os.urandom(16).hex()) if left is None or left.run is None else left.run

@@ -7,14 +7,35 @@ Validation happens on construction and raises pydantic's error; ``fedcredit.spec
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from fedcredit.spec.horizontal import (
+    DifferentialPrivacySection,
+    FedavgSection,
+    HybridSection,
+    PartitionSection,
+    SecureSumSection,
+    expand_banks,
+)
 from fedcredit.spec.rules import check_rules
+from fedcredit.spec.section import (
+    NAME_PATTERN,
+    AutoOrCount,
+    Codes,
+    Columns,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    Seed,
+    Text,
+    as_tuple,
+    number_or_text,
+)
 from fedcredit.types import PartyId, Role
 
 __all__ = [
@@ -23,26 +44,20 @@ __all__ = [
     "BinSection",
     "BoostSection",
     "CryptoSection",
+    "DifferentialPrivacySection",
     "FedavgSection",
+    "HybridSection",
     "NetworkSection",
+    "PartitionSection",
     "PartySection",
     "PrivacySection",
     "RunSection",
     "RunSpec",
     "ScorecardSection",
     "Section",
+    "SecureSumSection",
     "SplitSection",
 ]
-
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,63}$"
-"""Run and party names become file names, certificate names and ledger keys on every operating system."""
-
-_MAX_SEED = 2**63 - 1  # TOML integers are 64-bit signed
-
-
-def _tuple(value: object) -> object:
-    """TOML arrays arrive as lists; frozen values hold tuples."""
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _role(value: object) -> object:
@@ -51,35 +66,6 @@ def _role(value: object) -> object:
     if isinstance(value, str) and value in roles:
         return roles[value]
     raise PydanticCustomError("fedcredit", "{right}", {"right": f"use one of {', '.join(map(json.dumps, roles))}"})
-
-
-def _auto_or_count(value: object) -> object:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    raise PydanticCustomError("fedcredit", "{right}", {"right": 'use "auto" or a whole number of at least 1'})
-
-
-def _number_or_text(value: object) -> object:
-    finite = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if value is None or finite or (isinstance(value, str) and value != ""):
-        return value
-    raise PydanticCustomError("fedcredit", "{right}", {"right": "use a number or a text such as 2006 or a date"})
-
-
-Text = Annotated[str, Field(min_length=1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)]
-AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
-Columns = Annotated[tuple[Text, ...], BeforeValidator(_tuple)]
-Codes = Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
-
-
-class Section(BaseModel):
-    """Base of all sections: strict types, frozen, unknown keys refused."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", validate_default=True)
 
 
 class RunSection(Section):
@@ -109,13 +95,16 @@ class SplitSection(Section):
         test_ids: File of ids, one a line; exactly these are held out.
         time: Column of the label holder; with ``test_from``, rows at or after it are held out.
         test_from: First value of ``time`` that is held out: a number, or text that sorts as the column does.
+        test_source: File of labelled rows that every bank has and none trains on, held out in place of own rows;
+            averaging only.
     """
 
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
     seed: Seed = 0
     test_ids: Text | None = None
     time: Text | None = None
-    test_from: Annotated[int | float | str | None, BeforeValidator(_number_or_text)] = None
+    test_from: Annotated[int | float | str | None, BeforeValidator(number_or_text)] = None
+    test_source: Text | None = None
 
 
 class AlignSection(Section):
@@ -166,6 +155,7 @@ class PartySection(Section):
         categorical: Columns of coded numbers that are categories.
         special: Per column, codes that are no numbers and get bins of their own.
         monotone: Per column, direction of *default risk* with the value.
+        part: Number of the part of ``source`` that this bank has, under ``[partition]``.
     """
 
     name: Annotated[PartyId, Field(pattern=NAME_PATTERN)]
@@ -180,6 +170,7 @@ class PartySection(Section):
     categorical: Columns = ()
     special: Mapping[Text, Codes] = Field(default_factory=dict)
     monotone: Mapping[Text, Literal["increasing", "decreasing", "auto"]] = Field(default_factory=dict)
+    part: Annotated[int, Field(ge=1)] | None = None
 
 
 class BinSection(Section):
@@ -287,22 +278,6 @@ class BoostSection(Section):
         return 2**self.depth if self.max_leaves is None else self.max_leaves
 
 
-class FedavgSection(Section):
-    """``[fedavg]``: a shared network model over several banks.
-
-    Attributes:
-        rounds: Rounds of averaging.
-        local_epochs: Passes over a bank's own rows in a round.
-        batch_size: Rows in a step.
-        learning_rate: Step size, > 0.
-    """
-
-    rounds: Annotated[int, Field(ge=1)] = 20
-    local_epochs: Annotated[int, Field(ge=1)] = 1
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    learning_rate: Positive = 0.1
-
-
 class CryptoSection(Section):
     """``[crypto]``: the profile of the encrypted group sums; ``unsafe-plaintext`` is for simulation only."""
 
@@ -353,7 +328,7 @@ class RunSpec(Section):
     run: RunSection
     split: SplitSection = SplitSection()
     align: AlignSection = AlignSection()
-    party: Annotated[tuple[PartySection, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    party: Annotated[tuple[PartySection, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     bin: BinSection = BinSection()
     scorecard: ScorecardSection = ScorecardSection()
     boost: BoostSection | None = None
@@ -361,6 +336,15 @@ class RunSpec(Section):
     crypto: CryptoSection = CryptoSection()
     network: NetworkSection = NetworkSection()
     privacy: PrivacySection = PrivacySection()
+    partition: PartitionSection | None = None
+    secure_sum: SecureSumSection = SecureSumSection()
+    differential_privacy: DifferentialPrivacySection = DifferentialPrivacySection()
+    hybrid: HybridSection = HybridSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _banks_of_the_partition(cls, data: Any) -> Any:
+        return expand_banks(data)
 
     @model_validator(mode="before")
     @classmethod
@@ -384,8 +368,24 @@ class RunSpec(Section):
 
     @property
     def label_holder(self) -> PartySection:
-        """The party that knows who defaulted."""
+        """The party that knows who defaulted; of several, the first."""
         return next(party for party in self.party if party.role is Role.LABEL_HOLDER)
+
+    @property
+    def banks(self) -> tuple[PartySection, ...]:
+        """All label holders, in the order of the file."""
+        return tuple(party for party in self.party if party.role is Role.LABEL_HOLDER)
+
+    @property
+    def several_banks(self) -> bool:
+        """Whether labels are at more than one party: averaging, or a hybrid run."""
+        return len(self.banks) > 1
+
+    def for_bank(self, name: PartyId) -> RunSpec:
+        """The run of one bank with all feature holders, as one of the runs side by side that a hybrid run is."""
+        others = {bank.name for bank in self.banks} - {name}
+        left = tuple(party for party in self.party if party.name not in others)
+        return self.model_validate({**dict(self), "party": left})
 
     @property
     def feature_holders(self) -> tuple[PartySection, ...]:

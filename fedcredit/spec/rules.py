@@ -11,10 +11,11 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from pydantic_core import PydanticCustomError
-
+from fedcredit.spec.horizontal import LEAST_BANKS
+from fedcredit.spec.rules_banks import check_banks
+from fedcredit.spec.section import refuse
 from fedcredit.types import COORDINATOR, Role
 
 if TYPE_CHECKING:
@@ -40,10 +41,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"known are {shown}" if names else "there is none"
 
 
-def _refuse(key: str, right: str) -> NoReturn:
-    raise PydanticCustomError("fedcredit", "{right}", {"key": key, "right": right})
-
-
 def check_rules(spec: RunSpec) -> None:
     """Check everything that no single key can tell.
 
@@ -59,6 +56,7 @@ def check_rules(spec: RunSpec) -> None:
     _check_align(spec)
     _check_bins(spec)
     _check_boost(spec)
+    check_banks(spec)
     if not spec.simulation:
         _check_production(spec)
 
@@ -66,44 +64,49 @@ def check_rules(spec: RunSpec) -> None:
 def _check_roster(spec: RunSpec) -> None:
     for name, count in Counter(spec.parties).items():
         if count > 1:
-            _refuse("party.name", f'"{name}" names {count} parties; give each party a name of its own')
+            refuse("party.name", f'"{name}" names {count} parties; give each party a name of its own')
     if COORDINATOR in spec.parties:
-        _refuse("party.name", f'"{COORDINATOR}" is reserved for the relay that is in every run; choose another name')
-    holders = [party.name for party in spec.party if party.role is Role.LABEL_HOLDER]
-    if spec.run.model == "fedavg" and holders:
-        return
-    if not holders:
-        _refuse("party.role", 'no party is "label_holder"; exactly one must be')
-    if len(holders) > 1:
-        _refuse("party.role", f'{len(holders)} parties are "label_holder" ({", ".join(holders)}); exactly one must be')
-    if not spec.feature_holders:
-        _refuse("party.role", 'no party is "feature_holder"; at least one must be')
+        refuse("party.name", f'"{COORDINATOR}" is reserved for the relay that is in every run; choose another name')
+    banks = len(spec.banks)
+    if not banks:
+        refuse("party.role", 'no party is "label_holder"; one must be, or at least 3 for a run of several banks')
+    if banks == 2 or (spec.run.model == "fedavg" and banks < LEAST_BANKS):
+        names = ", ".join(bank.name for bank in spec.banks)
+        few = (
+            f'{banks} parties are "label_holder" ({names}); below {LEAST_BANKS}, a sum shows the others\' parts'
+        )
+        refuse("party.role", f"{few}; use {'' if spec.run.model == 'fedavg' else 'one, or '}at least {LEAST_BANKS}")
+    if spec.run.model == "fedavg" and spec.feature_holders:
+        right = "averaging is between banks with the same columns; use scorecard or boost with feature holders"
+        refuse("party.role", f'"{spec.feature_holders[0].name}" is "feature_holder"; {right}')
+    if spec.run.model != "fedavg" and not spec.feature_holders:
+        refuse("party.role", 'no party is "feature_holder"; at least one must be')
 
 
 def _check_party(party: PartySection) -> None:
     at = f"party.{party.name}"
     if party.role is Role.LABEL_HOLDER and party.label is None:
-        _refuse(f"{at}.label", "missing at the label holder; name the column that is 1 for a default")
+        refuse(f"{at}.label", "missing at the label holder; name the column that is 1 for a default")
     if party.role is Role.FEATURE_HOLDER and party.label is not None:
-        _refuse(f"{at}.label", "given at a feature holder, which has none; remove it, or change the role")
+        refuse(f"{at}.label", "given at a feature holder, which has none; remove it, or change the role")
     if party.label == party.id:
-        _refuse(f"{at}.label", f'"{party.id}" is the id column too; name the column that is 1 for a default')
+        refuse(f"{at}.label", f'"{party.id}" is the id column too; name the column that is 1 for a default')
     for key, names in (("columns", party.columns or ()), ("categorical", party.categorical)):
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            _refuse(f"{at}.{key}", f'lists "{twice[0]}" more than once; list it once')
+            refuse(f"{at}.{key}", f'lists "{twice[0]}" more than once; list it once')
         for kind, name in (("id", party.id), ("label", party.label)):
             if name in names:
-                _refuse(f"{at}.{key}", f'lists the {kind} column "{name}"; the {kind} is never a feature')
+                refuse(f"{at}.{key}", f'lists the {kind} column "{name}"; the {kind} is never a feature')
     for key in ("categorical", "special", "monotone"):
         for name in getattr(party, key):
             if party.columns is not None and name not in party.columns:
                 hint = nearest(name, party.columns)
-                _refuse(f"{at}.{key}", f'names "{name}", which is not among the columns of this party; {hint}')
+                refuse(f"{at}.{key}", f'names "{name}", which is not among the columns of this party; {hint}')
     for key in ("special", "monotone"):
         for name in getattr(party, key):
             if name in party.categorical:
-                _refuse(f"{at}.{key}", f'names "{name}", which is categorical; this key is for numbers')
+                refuse(f"{at}.{key}", f'names "{name}", which is categorical; this key is for numbers')
 
 
 def _check_source(party: PartySection) -> None:
@@ -111,75 +114,79 @@ def _check_source(party: PartySection) -> None:
     source = party.source
     url = "://" in source
     if source == "known:":
-        _refuse(f"{at}.source", 'names no known set; write "known:NAME" (`fedcredit data list` shows the names)')
+        refuse(f"{at}.source", 'names no known set; write "known:NAME" (`fedcredit data list` shows the names)')
     if (party.catalog is None) != (party.as_of is None):
         missing, given = ("as_of", "catalog") if party.as_of is None else ("catalog", "as_of")
-        _refuse(f"{at}.{missing}", f"missing while {given} is given; derived features need both")
+        refuse(f"{at}.{missing}", f"missing while {given} is given; derived features need both")
     if party.as_of is not None:
         try:
             dt.date.fromisoformat(party.as_of)
         except ValueError:
-            _refuse(f"{at}.as_of", f'found "{party.as_of}", which is no day; write YYYY-MM-DD')
+            refuse(f"{at}.as_of", f'found "{party.as_of}", which is no day; write YYYY-MM-DD')
     if party.catalog is not None and party.query is not None:
-        _refuse(f"{at}.query", "given together with catalog, which says what is read; remove one of them")
+        refuse(f"{at}.query", "given together with catalog, which says what is read; remove one of them")
     if party.catalog is not None and source.startswith("known:"):
-        _refuse(f"{at}.catalog", "given for a known set, which has no raw tables; remove it")
+        refuse(f"{at}.catalog", "given for a known set, which has no raw tables; remove it")
     if url and party.query is None and party.catalog is None:
-        _refuse(f"{at}.query", 'missing for a database source; add query = "select …"')
+        refuse(f"{at}.query", 'missing for a database source; add query = "select …"')
     # "${NAME}" alone may turn out to be a URL when it is expanded.
     if party.query is not None and not url and _VARIABLE.fullmatch(source) is None:
-        _refuse(f"{at}.query", "given for a source that is no database URL; remove it, or give a URL as source")
+        refuse(f"{at}.query", "given for a source that is no database URL; remove it, or give a URL as source")
     if url:
         for pattern in (_URL_PASSWORD, _QUERY_PASSWORD):
             found = pattern.search(source)
             if found and found["password"] and _VARIABLE.fullmatch(found["password"]) is None:
                 right = "holds a password in the clear; write ${NAME} in its place and set that environment variable"
-                _refuse(f"{at}.source", right)
+                refuse(f"{at}.source", right)
 
 
 def _check_shared_sources(parties: Sequence[PartySection]) -> None:
     """A feature holder that is simulated from the label holder's file must not get the label as a feature."""
     for owner in parties:
         for other in parties:
-            if owner.label is None or other is owner or (other.source, other.query) != (owner.source, owner.query):
+            if (
+                owner.label is None
+                or other.label is not None
+                or (other.source, other.query) != (owner.source, owner.query)
+            ):
                 continue
             if owner.source.startswith(HOUSE_DATA):  # each house has its own records under that name
                 continue
             at = f"party.{other.name}.columns"
             if other.columns is None:
-                _refuse(at, f'missing, and the source is also that of "{owner.name}"; list the columns of this party')
+                refuse(at, f'missing, and the source is also that of "{owner.name}"; list the columns of this party')
             if owner.label in other.columns:
-                _refuse(at, f'lists "{owner.label}", the label of "{owner.name}"; remove it')
+                refuse(at, f'lists "{owner.label}", the label of "{owner.name}"; remove it')
 
 
 def _check_split(spec: RunSpec) -> None:
     split = spec.split
     if (split.time is None) != (split.test_from is None):
         missing, given = ("time", "test_from") if split.time is None else ("test_from", "time")
-        _refuse(f"split.{missing}", f"missing while {given} is given; a split by time needs both")
+        refuse(f"split.{missing}", f"missing while {given} is given; a split by time needs both")
     if split.time is not None and split.test_ids is not None:
-        _refuse("split.test_ids", "given together with time; hold out by ids or by time, not both")
+        refuse("split.test_ids", "given together with time; hold out by ids or by time, not both")
     for party in spec.party:
         if party.role is Role.LABEL_HOLDER and split.time is not None and split.time in (party.columns or ()):
-            _refuse(f"party.{party.name}.columns", f'lists "{split.time}", which splits train from test; remove it')
+            refuse(f"party.{party.name}.columns", f'lists "{split.time}", which splits train from test; remove it')
 
 
 def _check_align(spec: RunSpec) -> None:
     align = spec.align
     if align.mode == "registry" and align.registry is None:
-        _refuse("align.registry", 'missing under mode = "registry"; name the file of public ids that every party has')
+        refuse("align.registry", 'missing under mode = "registry"; name the file of public ids that every party has')
     if align.mode == "registry" and align.rows == "common":
-        _refuse("align.rows", '"common" under mode = "registry", where nobody learns what is common; remove it')
+        refuse("align.rows", '"common" under mode = "registry", where nobody learns what is common; remove it')
     if align.mode == "blind" and align.rows == "label_holder":
         right = '"label_holder" under mode = "blind", which matches common rows; use mode = "registry"'
-        _refuse("align.rows", right)
+        refuse("align.rows", right)
     if align.mode == "plain" and align.registry is not None:
-        _refuse("align.registry", 'given under mode = "plain", which needs none; remove it')
+        refuse("align.registry", 'given under mode = "plain", which needs none; remove it')
 
 
 def _check_bins(spec: RunSpec) -> None:
     if spec.bin.max_bins > spec.bin.prebins:
-        _refuse("bin.max_bins", f"found {spec.bin.max_bins}, above bin.prebins = {spec.bin.prebins}; lower it")
+        refuse("bin.max_bins", f"found {spec.bin.max_bins}, above bin.prebins = {spec.bin.prebins}; lower it")
 
 
 def _check_boost(spec: RunSpec) -> None:
@@ -187,29 +194,29 @@ def _check_boost(spec: RunSpec) -> None:
     if boost is None:
         return
     if boost.max_leaves is not None and boost.growth != "leaf":
-        _refuse(
+        refuse(
             "boost.max_leaves", 'given with growth = "depth", which has 2^depth leaves; remove it, or grow by "leaf"'
         )
     if boost.leaves > 2**boost.depth:
         right = f"found {boost.leaves}, above the {2**boost.depth} leaves of depth {boost.depth}; lower it"
-        _refuse("boost.max_leaves", right)
+        refuse("boost.max_leaves", right)
     if boost.first_trees_local > boost.trees:
         right = f"found {boost.first_trees_local}, above boost.trees = {boost.trees}; lower it"
-        _refuse("boost.first_trees_local", right)
+        refuse("boost.first_trees_local", right)
 
 
 def _check_production(spec: RunSpec) -> None:
     tail = 'is for simulation only and run.mode is "production"'
     if spec.crypto.profile == "unsafe-plaintext":
-        _refuse("crypto.profile", f'"unsafe-plaintext" {tail}; use "rlwe-8192" or "bfv-8192"')
+        refuse("crypto.profile", f'"unsafe-plaintext" {tail}; use "rlwe-8192" or "bfv-8192"')
     if not spec.privacy.enforce:
-        _refuse("privacy.enforce", f"false {tail}; remove it")
+        refuse("privacy.enforce", f"false {tail}; remove it")
     if spec.align.mode == "plain":
-        _refuse("align.mode", f'"plain" {tail}; use "blind" or "registry"')
+        refuse("align.mode", f'"plain" {tail}; use "blind" or "registry"')
     if spec.run.model == "scorecard" and spec.scorecard.fit == "mle" and spec.scorecard.total_noise == 0:
-        _refuse("scorecard.total_noise", f'0 with fit = "mle" {tail}; use a noise above 0, such as 0.25')
+        refuse("scorecard.total_noise", f'0 with fit = "mle" {tail}; use a noise above 0, such as 0.25')
     if spec.boost is not None and spec.boost.holder_thresholds == 0:
-        _refuse("boost.holder_thresholds", f"0 (no cap) {tail}; use a whole number of at least 1")
+        refuse("boost.holder_thresholds", f"0 (no cap) {tail}; use a whole number of at least 1")
     for key in ("bandwidth_mbps", "latency_ms"):
         if getattr(spec.network, key) != 0:
-            _refuse(f"network.{key}", f"a modelled network {tail}; use 0")
+            refuse(f"network.{key}", f"a modelled network {tail}; use 0")

@@ -14,6 +14,7 @@ from fedcredit.types import PartyId, Role
 __all__ = ["read_travelling", "travelling_json", "without"]
 
 _MOST_BYTES = 1 << 20
+_FILES = (("split", "test_ids"), ("split", "test_source"), ("align", "registry"), ("fedavg", "reference"))
 
 
 def travelling_json(spec: RunSpec, data: str) -> str:
@@ -30,8 +31,9 @@ def travelling_json(spec: RunSpec, data: str) -> str:
         if "catalog" in party:
             party["catalog"] = f"{HOUSE_DATA}{data}"
     content["privacy"].pop("ledger_dir", None)
-    for section, key in (("split", "test_ids"), ("align", "registry")):
-        if key in content[section]:
+    content.get("fedavg", {}).pop("ray_address", None)
+    for section, key in _FILES:
+        if key in content.get(section, {}):
             content[section][key] = f"{HOUSE_DATA}{data}"
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -54,7 +56,14 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
     names = {party.source for party in spec.party}
     (name,) = names if len(names) == 1 else ("",)
     places = any(party.query is not None for party in spec.party) or spec.privacy.ledger_dir is not None
-    files = {spec.split.test_ids, spec.align.registry, *(party.catalog for party in spec.party)}
+    reference = None if spec.fedavg is None else spec.fedavg.reference
+    files = {
+        spec.split.test_ids,
+        spec.split.test_source,
+        spec.align.registry,
+        reference,
+        *(party.catalog for party in spec.party),
+    }
     places = places or not files <= {None, name}
     if not name.startswith(HOUSE_DATA) or not name.removeprefix(HOUSE_DATA) or places:
         right = f'one "{HOUSE_DATA}NAME" for all parties is right'

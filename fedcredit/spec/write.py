@@ -15,6 +15,15 @@ __all__ = ["absolute", "spec_toml"]
 _SQLITE = re.compile(r"^(?P<head>sqlite(?:\+\w+)?:///)(?P<file>[^/:?$][^?]*)(?P<tail>\?.*)?$")
 
 
+_PLACES = (
+    ("split", "test_ids"),
+    ("split", "test_source"),
+    ("align", "registry"),
+    ("privacy", "ledger_dir"),
+    ("fedavg", "reference"),
+)
+
+
 def spec_toml(spec: RunSpec, *, base: Path | None = None) -> str:
     """Write a spec so that ``parse_toml`` gives an equal one back, with the same digest.
 
@@ -28,8 +37,8 @@ def spec_toml(spec: RunSpec, *, base: Path | None = None) -> str:
         for party in content["party"]:
             for key in {"source", "catalog"} & party.keys():
                 party[key] = absolute(party[key], base)
-        for section, key in (("split", "test_ids"), ("align", "registry"), ("privacy", "ledger_dir")):
-            if key in content[section]:
+        for section, key in _PLACES:
+            if key in content.get(section, {}):
                 content[section][key] = absolute(content[section][key], base)
     return tomli_w.dumps(_without_empty(content))
 
