@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := demo,dev,deploy,neural,postgres
+EXTRAS := demo,dev,deploy,averaging,postgres
 
 # Where the made-up district is written, 2 GB.
 FEDCREDIT_DISTRICT ?= $(CURDIR)/build/district
