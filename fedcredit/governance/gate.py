@@ -33,7 +33,7 @@ from fedcredit.wire.message import Message, decode_struct, encode, kind_of
 from fedcredit.wire.notice import NOTICE_SCHEMA, ErrorNotice
 from fedcredit.wire.schema import RunSchema, merge
 
-__all__ = ["Gate", "House", "Released", "RunContext", "Sent"]
+__all__ = ["Gate", "House", "Place", "Released", "RunContext", "Sent"]
 
 M = TypeVar("M", bound=Message)
 
@@ -113,6 +113,23 @@ class Released:
     body_bytes: int
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a gate stands between two processes that share its links, one after the other.
+
+    Args:
+        sent: Number of the next envelope to each party.
+        received: Number of the next envelope from each party.
+        kinds: Messages let out, by kind.
+        bytes: Envelope bytes let out.
+    """
+
+    sent: Mapping[PartyId, int] = field(default_factory=dict)
+    received: Mapping[PartyId, int] = field(default_factory=dict)
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+
 class Gate:
     """One party's door in one run; keeps its counters and sequences.
 
@@ -120,18 +137,27 @@ class Gate:
         context: The run.
         house: The party.
         earlier: Messages that processes before this one let out in this run: the policy's limits count them too.
+        place: Where the process before this one left the links; None = at their beginning.
     """
 
-    def __init__(self, context: RunContext, house: House, earlier: Sequence[Sent] = ()) -> None:
+    def __init__(
+        self, context: RunContext, house: House, earlier: Sequence[Sent] = (), place: Place | None = None
+    ) -> None:
+        at = place or Place()
         self._context, self._house = context, house
         self._schema = merge(*context.schema.protocols, NOTICE_SCHEMA)
         self._index = self._schema.index()
-        self._sent: Counter[PartyId] = Counter()
-        self._received: Counter[PartyId] = Counter()
-        self._kinds: Counter[str] = Counter(one.kind for one in earlier)
-        self._bytes = sum(one.bytes for one in earlier)
+        self._sent: Counter[PartyId] = Counter(at.sent)
+        self._received: Counter[PartyId] = Counter(at.received)
+        self._kinds: Counter[str] = Counter(at.kinds) + Counter(one.kind for one in earlier)
+        self._bytes = at.bytes + sum(one.bytes for one in earlier)
         self._earlier = len(earlier)
         self._evidence: dict[PartyId, str] = {}
+
+    @property
+    def place(self) -> Place:
+        """Where it stands, for a process that goes on with its links."""
+        return Place(dict(self._sent), dict(self._received), dict(self._kinds), self._bytes)
 
     @property
     def bytes_sent(self) -> int:
