@@ -5,6 +5,7 @@ No label is seen here; edges, codes and category names stay with the holder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, Literal
@@ -15,10 +16,11 @@ from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, SpecError
 
-__all__ = ["PrebinRules", "Prebins", "fit_prebins"]
+__all__ = ["PrebinRules", "Prebins", "cut_places", "fit_prebins", "kept_categories"]
 
 Codes = NDArray[np.int32]
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 _LABEL_NAMES: Final = 3  # category names written out in a bin's label before "and n more"
@@ -175,16 +177,19 @@ def _is_missing(values: Floats, codes: tuple[float, ...]) -> Bools:
     return missing | np.isin(values, codes) if codes else missing
 
 
-def _cut_points(values: Floats, rules: PrebinRules) -> tuple[float, ...]:
-    """Upper-inclusive cut points of near-equal groups; equal values are never parted.
+def cut_places(counts: Ints, rules: PrebinRules) -> list[int]:
+    """The values after which near-equal groups of counted values end; the last group ends with the last value.
 
     From the left, each bin takes rows until it is as near as ties allow to an equal share of *what is left*; a value
     that fills several shares gets one bin, and the bins it saved go to the rest.
+
+    Args:
+        counts: int64 (m,), rows of each distinct value in ascending order, >= 1; m >= 1.
+        rules: Limits.
     """
-    distinct, counts = np.unique(values, return_counts=True)
     upto = np.cumsum(counts)
     total = int(upto[-1])
-    cuts: list[float] = []
+    cuts: list[int] = []
     done = 0
     for bins_left in range(min(rules.max_prebins, total // rules.min_rows), 1, -1):
         target = done + (total - done) / bins_left
@@ -197,9 +202,15 @@ def _cut_points(values: Floats, rules: PrebinRules) -> tuple[float, ...]:
             place = int(np.searchsorted(upto, total - rules.min_rows, side="right")) - 1
             if place < first:
                 break
-        cuts.append(float(distinct[place]))
+        cuts.append(place)
         done = int(upto[place])
-    return tuple(cuts)
+    return cuts
+
+
+def _cut_points(values: Floats, rules: PrebinRules) -> tuple[float, ...]:
+    """Upper-inclusive cut points of near-equal groups; equal values are never parted."""
+    distinct, counts = np.unique(values, return_counts=True)
+    return tuple(float(distinct[place]) for place in cut_places(counts, rules))
 
 
 def _without_thin(cuts: tuple[float, ...], values: Floats, min_rows: int) -> tuple[float, ...]:
@@ -241,20 +252,33 @@ def _fit_numeric(name: str, values: Floats, whole: Floats, rules: PrebinRules) -
     )
 
 
+def kept_categories(rows: Sequence[int], missing_rows: int, rules: PrebinRules) -> tuple[int, int]:
+    """How many of the most frequent categories stand alone, and how many rows are left for the "other" bin.
+
+    Args:
+        rows: Of each category, falling.
+        missing_rows: Rows without a value that have no bin of their own.
+        rules: Limits.
+    """
+    kept = sum(count >= rules.min_rows for count in rows)
+    if kept > rules.max_categories or (kept == rules.max_categories and kept < len(rows)):
+        kept = rules.max_categories - 1
+    other_rows = sum(rows[kept:]) + missing_rows
+    if 0 < other_rows < rules.min_rows:
+        # Too thin for a bin: the rarest kept category joins it, which moves the fewest rows.
+        other_rows += rows[kept - 1] if kept else -other_rows
+        kept = max(kept - 1, 0)
+    return kept, other_rows
+
+
 def _fit_categorical(names: pl.Series, rules: PrebinRules) -> Prebins:
     missing_rows = names.null_count()
     counted = names.drop_nulls().rename("name").value_counts()
     ranked = counted.sort(["count", "name"], descending=[True, False])
     rows = ranked["count"].to_list()
-    kept = [name for name, count in zip(ranked["name"].to_list(), rows, strict=True) if count >= rules.min_rows]
     has_missing = missing_rows >= rules.min_rows
-    if len(kept) > rules.max_categories or (len(kept) == rules.max_categories and len(kept) < len(rows)):
-        kept = kept[: rules.max_categories - 1]
-    other_rows = sum(rows[len(kept) :]) + (0 if has_missing else missing_rows)
-    if 0 < other_rows < rules.min_rows:
-        # Too thin for a bin: the rarest kept category joins it, which moves the fewest rows.
-        other_rows += rows[len(kept) - 1] if kept else -other_rows
-        kept = kept[:-1]
+    stand, other_rows = kept_categories(rows, 0 if has_missing else missing_rows, rules)
+    kept = ranked["name"].to_list()[:stand]
     bins: tuple[tuple[str, ...], ...] = tuple((name,) for name in kept)
     if other_rows:
         bins = (*bins, ())
