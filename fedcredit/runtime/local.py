@@ -48,7 +48,7 @@ class LocalNetwork:
         self.failures: dict[PartyId, BaseException] = {}
         self.model = NetworkModel(settings.bandwidth_mbps, settings.latency_ms)
         self._meters = {party: Meter() for party in settings.roster}
-        self._everyone = Meter()
+        self._everyone = settings.busy or Meter()
         self._heads: dict[PartyId, str] = {}
         self._own_ledgers: list[Ledger] = []
         self._ends: dict[PartyId, PartyEnd] = {}

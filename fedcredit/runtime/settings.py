@@ -13,6 +13,7 @@ from fedcredit.errors import SpecError
 from fedcredit.governance.canonical import canonical_json
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy
+from fedcredit.runtime.metering import Meter
 from fedcredit.types import PartyId, Role, RunId
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.schema import ProtocolSchema
@@ -81,6 +82,7 @@ class LocalSettings:
         latency_ms: Modelled latency between two parties; 0 = none.
         clock: Tells the time for policy and audit.
         progress: Called with (party, stage) at each change of stage.
+        busy: Meter of all roles of the process, where several networks share it; None = this network's own.
         tamper: For tests only.
     """
 
@@ -99,6 +101,7 @@ class LocalSettings:
     latency_ms: float = 0.0
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     progress: Callable[[PartyId, str], None] | None = None
+    busy: Meter | None = None
     tamper: Tamper | None = None
 
     def __post_init__(self) -> None:
