@@ -1,0 +1,1 @@
+"""Hybrid runs: several banks that decide on totals over all of them, before the same feature holders."""
