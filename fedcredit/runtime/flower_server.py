@@ -156,7 +156,10 @@ class FlowerCourier:
             async with asyncio.timeout(timeout_s):
                 while True:
                     hold = self._hold_s() if action == "session" else 0.0
-                    answer = await self._exchange(party, ACTIONS[action], Question(self._run, payload, hold))
+                    question = Question(self._run, payload, hold)
+                    # a visit is as long as a bank's work in a round, and is not asked about meanwhile
+                    patience = timeout_s if action == "visit" else self._limits.start_s + hold
+                    answer = await self._exchange(party, ACTIONS[action], question, patience)
                     if answer.state is AnswerState.DONE:
                         return answer.payload
                     await self._pause()
@@ -172,11 +175,10 @@ class FlowerCourier:
         except TimeoutError:
             return
 
-    async def _exchange(self, party: PartyId, kind: str, question: Question) -> Answer:
+    async def _exchange(self, party: PartyId, kind: str, question: Question, patience: float) -> Answer:
         node = (await self._nodes()).get(party)
         if node is None:
             raise TransportError("node.unavailable", "its node is not connected")
-        patience = self._limits.start_s + question.hold_s
         message = await self._call(lambda: self._mail.push(node, kind, question.words(), patience))
         awaited = self._awaited[message] = asyncio.get_running_loop().create_future()
         if self._poller is None or self._poller.done():

@@ -24,7 +24,11 @@ Words = dict[str, Word]
 RECORD: Final = "fedcredit"
 """Name of the record in the message."""
 
-ACTIONS: Final[Mapping[str, str]] = {"propose": "query.propose", "session": "train.session"}
+ACTIONS: Final[Mapping[str, str]] = {
+    "propose": "query.propose",
+    "session": "train.session",
+    "visit": "train.visit",
+}
 """Flower's type of message by what is asked."""
 
 _MOST_HOLD_S = 60.0  # a node's other runs wait as long

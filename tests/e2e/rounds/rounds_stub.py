@@ -161,7 +161,7 @@ class Town:
             (self.folder / f"{party}.dies").unlink()
             os._exit(9)
         if (self.folder / f"{party}.sleeps").exists():
-            time.sleep(30)
+            time.sleep(10)
 
         def make(state: bytes | None) -> StubBank:
             return StubBank(self.banks.index(party) + 1, self.rounds, state)
