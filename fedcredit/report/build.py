@@ -16,6 +16,7 @@ from fedcredit.report import words
 from fedcredit.report.attention import alarms
 from fedcredit.report.feature_holder import feature_holder_view
 from fedcredit.report.files import Settings, Summary
+from fedcredit.report.hybrid_page import hybrid_view
 from fedcredit.report.label_holder import label_holder_view
 from fedcredit.report.parts import commit, encryption_words, owner_colours, title, versions
 from fedcredit.report.read import party_names, read_settings, read_summary
@@ -75,6 +76,8 @@ def build_report(run: Path, party: str | None = None) -> Path:
         raise DataError("report.model", f"summary.json: model {summary.model!r} has no report; those with one: {known}")
     settings, colours = read_settings(run), owner_colours(parties)
     shared = _shared(summary, settings, colours)
+    if summary.hybrid is not None:
+        return _write(run / _FILE, _render("hybrid.html.j2", {**shared, **hybrid_view(run, summary, summary.hybrid)}))
     if party is None or party == summary.bank:
         view = label_holder_view(run, summary, settings, colours, _LABEL[summary.model])
         return _write(run / _FILE, _render("label_holder.html.j2", {**shared, **view}))

@@ -17,6 +17,9 @@ __all__ = [
     "Feature",
     "Fit",
     "Grown",
+    "Hybrid",
+    "HybridBank",
+    "HybridModel",
     "Leakage",
     "LedgerPage",
     "Metrics",
@@ -130,6 +133,40 @@ class Alignment(msgspec.Struct, frozen=True):
     rows_left_out: int | None = None
 
 
+class HybridModel(msgspec.Struct, frozen=True):
+    """One model of a hybrid run's comparison; the mean weights each bank's AUC by its held-out rows."""
+
+    key: str
+    name: str
+    what: str
+    auc: float | None = None
+
+
+class HybridBank(msgspec.Struct, frozen=True):
+    """One bank of a hybrid run: its rows, and its AUC under each model by key."""
+
+    name: str
+    rows_train: int
+    rows_test: int
+    positives_train: int
+    positives_test: int
+    auc: dict[str, float | None]
+
+
+class Hybrid(msgspec.Struct, frozen=True):
+    """What several banks had of a hybrid run; the models in the order in which they are told."""
+
+    main: str
+    models: list[HybridModel]
+    banks: list[HybridBank]
+    equal_pooled_plaintext: bool
+    secure_sum: str
+    sums: int
+    values_summed: int
+    own_intercepts: bool
+    facts: list[str] = []
+
+
 class Summary(msgspec.Struct, frozen=True):
     """summary.json."""
 
@@ -162,6 +199,7 @@ class Summary(msgspec.Struct, frozen=True):
     calibration: Calibration = Calibration()
     disclosure: Disclosure = Disclosure()
     boost: Boost | None = None
+    hybrid: Hybrid | None = None
     network: Network | None = None
     ledger_scope: str | None = None
     seconds: dict[str, float] = msgspec.field(default_factory=dict)
