@@ -6,10 +6,9 @@ Both who adds the noise and who counts it read this one table, so that nothing l
 |---|---|---|
 | ``columns``: sums by which banks agree on columns | in the sum, `SUM_MULTIPLIER` | in the sum, as updates |
 | ``update``: a round's update | in each local step, rows drawn at random | in the sum |
-| ``validation``: loss by which a round is judged | in the sum, `SUM_MULTIPLIER` | in the sum, as updates |
 
-``validation`` is released only where ``fedavg.early_stopping`` is on. Not covered by any figure: numbers of rows, which
-banks take part, and measures of the finished model on held-out rows.
+Nothing else about training rows may leave such a run: no validation losses, no control variates. Not covered by any
+figure: numbers of rows, which banks take part, and measures of the finished model on held-out rows.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ __all__ = ["COLUMN_SUMS", "SUM_MULTIPLIER", "Release", "averaging", "noise_sourc
 SUM_MULTIPLIER: Final = 10.0
 """Noise of counts and losses over all rows, over what one row adds: small beside thousands of rows, and cheap."""
 
-COLUMN_SUMS: Final = 4
-"""Sums by which banks agree on columns: exponents, moments, numbers of rows by category, one to spare."""
+COLUMN_SUMS: Final = 2
+"""Sums by which banks agree on columns: rows by exponent and by category, then moments."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Release:
     """One kind of release of a run.
 
     Args:
-        name: ``columns``, ``update`` or ``validation``.
+        name: ``columns`` or ``update``.
         multiplier: Standard deviation of the noise over the sensitivity.
         times: How often the run releases it.
         steps: Noisy steps in each.
@@ -69,7 +68,7 @@ def releases(spec: RunSpec, rows: int) -> Mapping[str, Release]:
 
     Args:
         spec: With ``[fedavg]`` and ``[differential_privacy]``.
-        rows: Training rows of the bank, those that judge a round not counted; only matters under ``record``.
+        rows: Training rows of the bank; only matters under ``record``.
 
     Raises:
         BoundError: no rows.
@@ -87,10 +86,7 @@ def releases(spec: RunSpec, rows: int) -> Mapping[str, Release]:
         steps = fedavg.local_epochs * -(-rows // fedavg.batch_size)
         rate = min(1.0, fedavg.batch_size / rows)
         update = Release("update", privacy.noise_multiplier, fedavg.rounds, steps, rate, summed=False)
-    found = [Release("columns", around, COLUMN_SUMS), update]
-    if fedavg.early_stopping:
-        found.append(Release("validation", around, fedavg.rounds))
-    return {one.name: one for one in found}
+    return {"columns": Release("columns", around, COLUMN_SUMS), "update": update}
 
 
 def noise_sources(members: int, section: SecureSumSection) -> int:

@@ -55,7 +55,6 @@ ACCOUNTANT: Final = f"dp-accounting {version('dp-accounting')}, Renyi, whole ord
 _EXCESS: Final = 1e-300
 """Bound on what a sum of discrete noises costs beyond one of the same variance; see `discrete_gaussian.LEAST_SD`."""
 
-_EACH_ROUND: Final = ("update", "validation")
 _MECHANISMS: Final = ("none", "sampled_gaussian", "discrete_sum")
 
 
@@ -148,7 +147,7 @@ def plan(spec: RunSpec, rows: int, banks: int) -> Planned:
 
     Args:
         spec: The run's specification.
-        rows: Rows the bank trains on, those that judge a round not counted.
+        rows: Rows the bank trains on.
         banks: Banks in the first sum.
 
     Raises:
@@ -200,13 +199,13 @@ def epsilon_of(events: Iterable[Event], delta: float) -> float:
 def fitting(planned: Iterable[Event], spent: Iterable[Event], max_epsilon: float, delta: float) -> int:
     """How many rounds a plan could have beside what is spent, 0 if none.
 
-    What is released once a round is shortened with the rounds, the rest is not.
+    Only updates become fewer with the rounds.
     """
     events, before = tuple(planned), tuple(spent)
     rounds = max((event.times for event in events if event.release == "update"), default=0)
 
     def passes(tried: int) -> bool:
-        shorter = [replace(one, times=tried) if one.release in _EACH_ROUND else one for one in events]
+        shorter = [replace(one, times=tried) if one.release == "update" else one for one in events]
         return epsilon_of((*before, *shorter), delta) > max_epsilon
 
     low, high = 0, rounds + 1

@@ -199,7 +199,7 @@ class _ExactOptimiser(DPOptimizer):  # type: ignore[misc]  # the library has no 
 
 
 def _clipped(rows: NDArray[np.float64], norm: float) -> I64:
-    """Rows shrunk to a norm, in units of ``norm / 2^20``, none longer than 2^20; rows that are not finite count nothing.
+    """Rows shrunk to a norm, in units of ``norm / 2^20``, none longer than 2^20; what is not finite counts nothing.
 
     Args:
         rows: float64 (b, d).
