@@ -1,0 +1,228 @@
+"""The roles of a hybrid run, played in one process: one network for each bank, and one for the banks' sums.
+
+Each bank's part is a plain run of its own, with its own key, transcript and audit logs, in which every feature holder
+answers that bank; what makes it hybrid is the pool in which the bank takes its decisions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedcredit.crypto.prg import SEED_BYTES, SystemEntropy
+from fedcredit.crypto.secret import RunSecret
+from fedcredit.data.table import HolderTable
+from fedcredit.governance.ledger import Ledger
+from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.pool import Pool
+from fedcredit.runtime import houses
+from fedcredit.runtime.checkpoints import FileCheckpoints
+from fedcredit.runtime.local import LocalNetwork, LocalSettings
+from fedcredit.runtime.metering import Meter
+from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Report, Seat
+from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.side_by_side import Played, Presence, run_side_by_side
+from fedcredit.spec.digest import spec_digest
+from fedcredit.spec.model import RunSpec
+from fedcredit.types import COORDINATOR, PartyId, Role, RunId
+from fedcredit.wire.schema import ProtocolSchema
+
+__all__ = ["BankSums", "HybridHouses", "HybridPlayed", "play_hybrid"]
+
+_SUMS = "sums"
+"""Folder of the audit logs of the banks' sums."""
+
+
+@dataclass(frozen=True)
+class BankSums:
+    """How the banks add up.
+
+    Args:
+        schemas: Messages of the sums.
+        pool: One bank's end, from its channel and its run secret.
+        relay: The coordinator's part.
+    """
+
+    schemas: tuple[ProtocolSchema, ...]
+    pool: Callable[[RunSpec, Channel, RunSecret], Pool]
+    relay: Callable[[RunSpec, Channel], Coroutine[Any, Any, Any]]
+
+
+@dataclass(frozen=True)
+class HybridHouses:
+    """What stands in the parties' houses.
+
+    Args:
+        spec: The hybrid run.
+        run: Its name.
+        model: What each bank's part is.
+        tables: Records by party.
+        held_out: For each bank, which ids are test rows.
+        secrets: 32 bytes of each party, the coordinator included.
+        files: The run directory.
+        ledgers: Of each party; one for all networks.
+    """
+
+    spec: RunSpec
+    run: RunId
+    model: ModelRun
+    tables: Mapping[PartyId, HolderTable]
+    held_out: Mapping[PartyId, HeldOutRows]
+    secrets: Mapping[PartyId, bytes] = field(repr=False)
+    files: RunFiles
+    ledgers: Mapping[PartyId, Ledger]
+
+    def part_of(self, bank: str) -> RunId:
+        """Name of one bank's part of the run, or of the sums."""
+        return RunId(hashlib.sha256(f"fedcredit/hybrid/{self.run}/{bank}".encode()).hexdigest()[:32])
+
+    def secrets_in(self, bank: str) -> dict[PartyId, bytes]:
+        """Every party's run secret for one bank's part: nothing that is derived in one serves in another."""
+        return {
+            party: RunSecret(secret).derive("hybrid/part", self.run.encode(), bank.encode())
+            for party, secret in self.secrets.items()
+        }
+
+    def common(self, holder: PartyId) -> bytes:
+        """What a holder's order of features follows from in all parts: in a simulation, from spec and records."""
+        origin = houses.Origin.of(self.spec, self.tables)
+        return houses.repeatable_draws(origin, holder).child("common").take(SEED_BYTES)
+
+
+@dataclass(frozen=True)
+class HybridPlayed:
+    """What the roles left.
+
+    Args:
+        outcomes: Of each bank's part.
+        networks: Of each bank's part, and of the sums under the coordinator's name; not sealed yet.
+    """
+
+    outcomes: Mapping[PartyId, Outcome]
+    networks: Mapping[PartyId, LocalNetwork]
+
+
+def play_hybrid(
+    there: HybridHouses, sums: BankSums, progress: Callable[[PartyId, str], None], report: Report, stack: ExitStack
+) -> HybridPlayed:
+    """Plays every role of every network to its end; leaves audit logs and ledgers open.
+
+    Args:
+        there: The houses.
+        sums: How the banks add up.
+        progress: Told each stage of the first bank.
+        report: Told how far the first bank is.
+        stack: Closes what was opened.
+
+    Raises:
+        FedCreditError: a party failed, or the protocol was broken.
+    """
+    busy, banks = Meter(), [bank.name for bank in there.spec.banks]
+    common = _sums_network(there, sums, busy)
+    stack.callback(common.close)
+    secrets = there.secrets_in(_SUMS)
+    parts, stand_ins = {}, {}
+    for bank in banks:
+        pool = sums.pool(there.spec, common.channel(bank), RunSecret(secrets[bank]))
+        part = _Part(there, bank, LocalNetwork(_settings(there, bank, busy, progress if bank == banks[0] else None)))
+        stack.callback(part.network.close)
+        presence = Presence(part.role(bank, pool, report if bank == banks[0] else _unheard, stack))
+        stack.callback(presence.close)
+        stand_ins[bank] = presence.stand_in()
+        roles = {holder.name: part.role(holder.name, None, _unheard, stack) for holder in there.spec.feature_holders}
+        relay = there.model.coordinate(part.network.channel(COORDINATOR), part.spec)
+        parts[bank] = Played(part.network, {bank: presence.play(), **roles, COORDINATOR: relay})
+    adding = Played(common, {**stand_ins, COORDINATOR: sums.relay(there.spec, common.channel(COORDINATOR))})
+    results = asyncio.run(run_side_by_side([*parts.values(), adding]))
+    outcomes = {bank: _outcome(there, bank, parts[bank].network, results[at]) for at, bank in enumerate(banks)}
+    return HybridPlayed(outcomes, {**{bank: one.network for bank, one in parts.items()}, COORDINATOR: common})
+
+
+class _Part:
+    """One bank's part of the run."""
+
+    def __init__(self, there: HybridHouses, bank: PartyId, network: LocalNetwork) -> None:
+        self._there, self._bank, self.network = there, bank, network
+        self.spec = there.spec.for_bank(bank)
+        self._secrets = there.secrets_in(bank)
+
+    def role(self, party: PartyId, pool: Pool | None, report: Report, stack: ExitStack) -> Coroutine[Any, Any, Any]:
+        """The role of the bank, or of a feature holder that answers it."""
+        there, files = self._there, self._there.files
+        origin = houses.Origin.of(self.spec, {one: there.tables[one] for one in self.spec.parties})
+        keep = houses.keep_secrets(origin, party, self._secrets[party], files.folder / "escrow" / self._bank, stack)
+        table = there.tables[party]
+        holding = Holding(
+            spec=self.spec,
+            run_digest=_run_digest(there, self._bank),
+            table=table,
+            keep=keep,
+            decoy_key=houses.simulated_decoy_key(table),
+            pool=pool,
+            common=None if party == self._bank else there.common(party),
+        )
+        checkpoints = FileCheckpoints(files.checkpoints / self._bank / party)
+        seat = Seat(self.network.channel(party), holding, checkpoints, report)
+        return there.model.role(self.spec, seat, there.held_out[self._bank])
+
+
+def _run_digest(there: HybridHouses, bank: str) -> str:
+    return hashlib.sha256(f"{spec_digest(there.spec)}/{there.run}/{bank}".encode()).hexdigest()
+
+
+def _settings(
+    there: HybridHouses, bank: PartyId, busy: Meter, progress: Callable[[PartyId, str], None] | None
+) -> LocalSettings:
+    spec = there.spec.for_bank(bank)
+    return LocalSettings(
+        run=there.part_of(bank),
+        spec_digest=spec_digest(there.spec),
+        roster={**{party.name: party.role for party in spec.party}, COORDINATOR: Role.COORDINATOR},
+        schemas=there.model.schemas,
+        entropy=SystemEntropy(),
+        signing_keys=houses.signing_keys(there.secrets_in(bank), _run_digest(there, bank)),
+        policies=houses.policies(spec, there.model.schemas),
+        ledgers=there.ledgers,
+        audit_dir=there.files.audit / bank,
+        timeout_s=spec.network.timeout_s,
+        progress=progress,
+        busy=busy,
+    )
+
+
+def _sums_network(there: HybridHouses, sums: BankSums, busy: Meter) -> LocalNetwork:
+    banks = {bank.name: bank.role for bank in there.spec.banks}
+    rules = houses.policies(there.spec, sums.schemas)
+    return LocalNetwork(
+        LocalSettings(
+            run=there.part_of(_SUMS),
+            spec_digest=spec_digest(there.spec),
+            roster={**banks, COORDINATOR: Role.COORDINATOR},
+            schemas=sums.schemas,
+            entropy=SystemEntropy(),
+            signing_keys=houses.signing_keys(there.secrets_in(_SUMS), _run_digest(there, _SUMS)),
+            policies={party: rules[party] for party in (*banks, COORDINATOR)},
+            ledgers={party: there.ledgers[party] for party in banks},
+            audit_dir=there.files.audit / _SUMS,
+            timeout_s=there.spec.network.timeout_s,
+            busy=busy,
+        )
+    )
+
+
+def _outcome(there: HybridHouses, bank: PartyId, network: LocalNetwork, results: Mapping[PartyId, Any]) -> Outcome:
+    spec = there.spec.for_bank(bank)
+    run = there.part_of(bank)
+    tables = {party: there.tables[party] for party in spec.parties}
+    keep = houses.oracle_secrets(houses.Origin.of(spec, tables), there.secrets_in(bank))
+    ledgers = {party: network.ledger(party).report(run) for party in spec.parties}
+    return Outcome(spec, run, tables, results, keep, ledgers, network.transcript)
+
+
+def _unheard(done: int, total: int, note: str) -> None:
+    """The first bank alone says how far a run is."""
