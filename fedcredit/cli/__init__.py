@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import fedcredit
-from fedcredit.cli import audit, catalog, data, doctor, provision, report, run, simulate, spec
+from fedcredit.cli import audit, catalog, data, doctor, provision, report, run, simulate, spec, sweep
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 # One line per module of commands; each has `register(app)`. The order is that of --help.
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     simulate.register,
+    sweep.register,
     report.register,
     audit.register,
     spec.register,

@@ -25,7 +25,7 @@ from fedcredit.report.sections import Evidence, HolderPart, LabelPart
 from fedcredit.report.trees_holder import holder_trees
 from fedcredit.report.trees_part import label_trees
 
-__all__ = ["build_report"]
+__all__ = ["build_report", "render", "write_page"]
 
 _FILE: Final = "report.html"
 
@@ -77,12 +77,12 @@ def build_report(run: Path, party: str | None = None) -> Path:
     settings, colours = read_settings(run), owner_colours(parties)
     shared = _shared(summary, settings, colours)
     if summary.hybrid is not None:
-        return _write(run / _FILE, _render("hybrid.html.j2", {**shared, **hybrid_view(run, summary, summary.hybrid)}))
+        return write_page(run / _FILE, render("hybrid.html.j2", {**shared, **hybrid_view(run, summary, summary.hybrid)}))
     if party is None or party == summary.bank:
         view = label_holder_view(run, summary, settings, colours, _LABEL[summary.model])
-        return _write(run / _FILE, _render("label_holder.html.j2", {**shared, **view}))
+        return write_page(run / _FILE, render("label_holder.html.j2", {**shared, **view}))
     view = feature_holder_view(run, summary, settings, party, _HOLDER[summary.model])
-    return _write(run / "model" / party / _FILE, _render("feature_holder.html.j2", {**shared, **view}))
+    return write_page(run / "model" / party / _FILE, render("feature_holder.html.j2", {**shared, **view}))
 
 
 def _shared(summary: Summary, settings: Settings, colours: dict[str, str]) -> dict[str, object]:
@@ -101,7 +101,8 @@ def _shared(summary: Summary, settings: Settings, colours: dict[str, str]) -> di
     }
 
 
-def _render(template: str, view: dict[str, object]) -> str:
+def render(template: str, view: dict[str, object]) -> str:
+    """A page from a template of this room; every text in it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fedcredit", "report"),
         autoescape=True,
@@ -114,8 +115,12 @@ def _render(template: str, view: dict[str, object]) -> str:
     return environment.get_template(template).render(view)
 
 
-def _write(path: Path, text: str) -> Path:
-    """Written beside its place and moved there, so that no one ever opens half a report."""
+def write_page(path: Path, text: str) -> Path:
+    """Writes a page beside its place and moves it there, so that no one ever opens half a report.
+
+    Raises:
+        DataError: It cannot be written.
+    """
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -1,0 +1,305 @@
+"""Makes ``sweep.html`` from a sweep: one file with charts and tables, nothing fetched, no script."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from markupsafe import Markup
+
+import fedcredit
+from fedcredit.errors import FedCreditError
+from fedcredit.report.attention import alarms
+from fedcredit.report.build import render, write_page
+from fedcredit.report.read import read_settings
+from fedcredit.report.sweep_charts import MOST_LINES, Grid, along, over
+from fedcredit.report.words import count, decimals, duration, figures, join, model_name, signed, size
+from fedcredit.runtime.sweep import RUNS, Ended
+from fedcredit.runtime.sweep_compare import Against
+from fedcredit.runtime.sweep_plan import shown
+from fedcredit.runtime.sweep_results import Combination, Metric
+from fedcredit.runtime.sweep_study import Study
+
+__all__ = ["build_sweep_page"]
+
+_FILE: Final = "sweep.html"
+_MOST_MAPS: Final = 6
+_LEVELS: Final = {
+    "auc_test": (("label holder alone", "auc_label_holder_alone"), ("pooled rows", "auc_pooled_reference"))
+}
+_ROW_COSTS: Final = (
+    ("seconds", "seconds.total"),
+    ("sent", "bytes_sent.total"),
+    ("equations a feature", "disclosure.equations_per_feature"),
+    ("bits a row", "disclosure.bits_per_row"),
+)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A row of the table of combinations, as printed."""
+
+    values: Sequence[str]
+    figure: str
+    bar: float
+    spread: str
+    against: str
+    tied: bool
+    best: bool
+    others: Sequence[str]
+    costs: Sequence[str]
+    links: Sequence[tuple[str, str]]
+    problem: str
+
+
+def build_sweep_page(study: Study, folder: Path) -> Path:
+    """Write ``sweep.html``; an older one is replaced whole.
+
+    Args:
+        study: The sweep.
+        folder: Where its run directories are.
+
+    Returns:
+        The file written.
+
+    Raises:
+        DataError: it can not be written.
+    """
+    view = {
+        "title": f"{study.plan.title}: {len(study.ended)} runs",
+        "study": study,
+        "model": join(sorted({model_name(str(one.summary.get("model"))) for one in study.done})),
+        "keys": [(one.key, ", ".join(shown(value) for value in one.values)) for one in study.plan.varied],
+        "fixed": [one.partition("=")[::2] for one in study.plan.fixed],
+        "verdict": _verdict(study),
+        "sentences": _sentences(study),
+        "tiles": _tiles(study),
+        "unencrypted": sum(not one.summary.get("encryption", {}).get("enabled", True) for one in study.done),
+        "unprotected": _unprotected(study.done),
+        "unequal": sum(one.summary.get("scores_equal_pooled_plaintext") is False for one in study.done),
+        "charts": _charts(study),
+        "lines": _lines(study),
+        "costs": [name for name, key in _ROW_COSTS if key in study.rows.columns],
+        "command": _command(study, folder),
+        "product": fedcredit.__version__,
+    }
+    return write_page(folder / _FILE, render("sweep.html.j2", view))
+
+
+def _number(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return "–"
+    return decimals(value, 4) if abs(value) < 10 else figures(value, 4)
+
+
+def _setting(study: Study, one: Combination) -> str:
+    pairs = zip(study.plan.varied, one.values, strict=True)
+    return ", ".join(f"{varied.label} {value}" for varied, value in pairs) or "the configuration as it is"
+
+
+def _verdict(study: Study) -> str:
+    if study.best is None:
+        return "No run has a result."
+    return f"Best {study.metric.name}: {_number(study.best.mean)}, with {_setting(study, study.best)}."
+
+
+def _sentences(study: Study) -> list[str]:
+    """How far to trust the order."""
+    told = []
+    compared = [one for one in study.combinations if one.found]
+    if study.tied:
+        many = "combination" if study.tied == 1 else "combinations"
+        told.append(
+            f"{study.tied} of the {len(compared) - 1} other {many} can not be told from it: the 95 % interval of the "
+            "difference includes zero."
+        )
+    elif (
+        study.best is not None
+        and len(compared) > 1
+        and all(one is None or one.margin is not None for one in study.against)
+    ):
+        told.append("It can be told from every other combination: no 95 % interval of a difference includes zero.")
+    if len(compared) > 1:
+        told.append(
+            f"The best of {len(compared)} was chosen on the held-out rows themselves, so its figure flatters it. Confirm "
+            "it on rows that no run has seen before you quote it."
+        )
+    return told
+
+
+def _tiles(study: Study) -> list[tuple[str, str, str]]:
+    """Title, figure and note."""
+    tiles = [("Runs", count(len(study.done)), f"of {count(len(study.ended))}; {count(len(study.missing))} missing")]
+    means = [one.mean for one in study.combinations if one.found]
+    if study.best is not None:
+        ends = (max(means), min(means)) if study.metric.higher else (min(means), max(means))
+        tiles.append((f"Best {study.metric.name}", _number(ends[0]), study.metric.direction))
+        tiles.append(("Worst", _number(ends[1]), f"{signed(ends[1] - ends[0], 4)} from the best"))
+    if study.plan.seeds:
+        tiles.append(("Seeds", count(len(study.plan.seeds)), f"of {join([*study.plan.seeded])}"))
+    rows, bads = study.figure("rows_test"), study.figure("positives_test")
+    if rows is not None:
+        tiles.append(
+            ("Held-out rows", count(rows), f"{count(bads)} bad; the same in all runs" if bads else "in all runs")
+        )
+    for name, key in (("label holder alone", "auc_label_holder_alone"), ("pooled reference", "auc_pooled_reference")):
+        found = study.figure(key)
+        if study.metric.name == "auc_test" and found is not None:
+            tiles.append((f"AUC, {name}", decimals(found, 4), "the same in all runs"))
+    spent = [value for one in study.done if (value := one.summary.get("seconds", {}).get("total")) is not None]
+    tiles.append(("Computing", duration(sum(spent)), f"{duration(max(spent))} the longest run" if spent else ""))
+    return tiles
+
+
+def _unprotected(done: Sequence[Ended]) -> list[tuple[str, str, int]]:
+    """What specifications switch off: heading, sentence, and in how many runs."""
+    found: dict[tuple[str, str], int] = {}
+    for one in done:
+        if one.folder is None:
+            continue
+        try:
+            off = alarms(read_settings(one.folder), str(one.summary.get("bank", "the label holder")))
+        except FedCreditError:
+            continue
+        for alarm in off:
+            found[alarm] = found.get(alarm, 0) + 1
+    return [(heading, sentence, runs) for (heading, sentence), runs in found.items()]
+
+
+def _grid(study: Study, by: Metric) -> Grid | None:
+    found = [one for one in study.combinations if one.found]
+    values = [one.mean if by is study.metric else one.mean_of(by.name) for one in found]
+    kept = [(one, value) for one, value in zip(found, values, strict=True) if not math.isnan(value)]
+    if len(kept) < 2:
+        return None
+    best = min(range(len(kept)), key=lambda place: by.best_first(kept[place][1]))
+    levels = [(name, height) for name, key in _LEVELS.get(by.name, ()) if (height := study.figure(key)) is not None]
+    return Grid(
+        labels=[one.label for one in study.plan.varied],
+        points=[(one.values, value) for one, value in kept],
+        spreads=[one.spread if by is study.metric else None for one, _ in kept],
+        orders=_orders(study, [one for one, _ in kept]),
+        metric=by.name,
+        higher=by.higher,
+        best=best,
+        levels=levels,
+    )
+
+
+def _orders(study: Study, found: Sequence[Combination]) -> list[list[str]]:
+    """Values of each key that some combination has, numbers by size."""
+    orders = []
+    for place, varied in enumerate(study.plan.varied):
+        there = {one.values[place] for one in found}
+        order = [text for value in varied.values if (text := shown(value)) in there]
+        try:
+            order.sort(key=float)
+        except ValueError:
+            pass
+        orders.append(order)
+    return orders
+
+
+def _charts(study: Study) -> list[tuple[Metric, list[tuple[Markup, str]]]]:
+    """For each figure its charts with captions."""
+    all_charts = []
+    for place, by in enumerate((study.metric, *study.others)):
+        grid = _grid(study, by)
+        if grid is None:
+            continue
+        varied = [key for key, order in enumerate(grid.orders) if len(order) > 1]
+        charts = [(_renamed(along(grid, key), place), _caption(grid, key)) for key in varied]
+        pairs = list(itertools.combinations(varied, 2))[:_MOST_MAPS]
+        beyond = "the best over the other keys" if len(grid.labels) > 2 else f"each cell one {by.name}"
+        charts += [
+            (_renamed(over(grid, across, down), place), f"Darker is better; {beyond}. The best is framed.")
+            for down, across in pairs
+        ]
+        if charts:
+            all_charts.append((by, charts))
+    return all_charts
+
+
+def _renamed(chart: Markup, place: int) -> Markup:
+    """A chart whose ids are unlike those of the same chart of another figure."""
+    text = str(chart)
+    for name in ("along-", "over-"):
+        for before in (' id="', "url(#", 'href="#', 'labelledby="', "-title "):
+            text = text.replace(f"{before}{name}", f"{before}m{place}-{name}")
+    return Markup(text)  # noqa: S704 -- made by `draw`, which escapes every text
+
+
+def _caption(grid: Grid, key: int) -> str:
+    others = [place for place in range(len(grid.labels)) if place != key]
+    parts = []
+    if len(others) == 1 and len(grid.orders[others[0]]) <= MOST_LINES:
+        pass
+    elif others:
+        parts.append("Every dot a combination, the line through their means.")
+    if any(grid.spreads):
+        parts.append("Bars: standard deviation over the seeds.")
+    parts.append("The ring marks the best.")
+    return " ".join(parts)
+
+
+def _lines(study: Study) -> list[_Line]:
+    means = [one.mean for one in study.combinations if one.found]
+    costs = [key for _, key in _ROW_COSTS if key in study.rows.columns]
+    return [_line(study, one, against, means, costs) for one, against in study.ranked if one.found]
+
+
+def _line(
+    study: Study, one: Combination, against: Against | None, means: Sequence[float], costs: Sequence[str]
+) -> _Line:
+    low, high = min(means), max(means)
+    share = 1.0 if high == low else (one.mean - low) / (high - low)
+    share = share if study.metric.higher else 1.0 - share
+    margin = "" if against is None or against.margin is None else f" ± {decimals(against.margin, 4)}"
+    best = one is study.best
+    return _Line(
+        values=one.values,
+        figure=_number(one.mean),
+        bar=round(max(1.0, 100 * share), 1),
+        spread=_number(one.spread),
+        against="best" if best else "–" if against is None else f"{signed(against.difference, 4)}{margin}",
+        tied=not best and against is not None and against.tied,
+        best=best,
+        others=[_number(one.mean_of(other.name)) for other in study.others],
+        costs=[_cost(key, one.mean_of(key)) for key in costs],
+        links=[_link(run) for run in one.runs if run.folder is not None],
+        problem=one.problem,
+    )
+
+
+def _cost(key: str, value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    if key == "bytes_sent.total":
+        return size(value)
+    return decimals(value, 1) if key == "seconds.total" else figures(value, 3)
+
+
+def _link(run: Ended) -> tuple[str, str]:
+    name = "" if run.folder is None else run.folder.name
+    return ("report" if run.point.seed is None else str(run.point.seed), f"{RUNS}/{quote(name)}/report.html")
+
+
+def _command(study: Study, folder: Path) -> str:
+    """The command line that makes this sweep again."""
+    plan = study.plan
+    words = ["fedcredit", "sweep", str(plan.config)]
+    for text in (*plan.fixed, *(f"{one.key}={','.join(one.values)}" for one in plan.varied)):
+        words += ["--set", f"'{text}'" if set(text) & set(' "[]{}$;&|<>*?()') else text]
+    if plan.seeds:
+        words += ["--seeds", ",".join(map(str, plan.seeds))]
+    for one in (study.metric, *study.others):
+        words += ["--metric", one.name]
+    return " ".join([*words, "--out", str(folder)])
+
+
+Content = Mapping[str, Any]
