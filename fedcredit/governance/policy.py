@@ -20,6 +20,11 @@
     row_bits = 12
     bins_returned = 40
     ids_asked = 500_000
+
+    [differential_privacy]                 # of runs that average; what is not named is not asked for
+    require_unit = "record"                # or "bank"
+    max_epsilon = 8.0                      # of all runs on one version of the data together
+    delta = 1e-5
 """
 
 from __future__ import annotations
@@ -35,9 +40,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from fedcredit.errors import PolicyDenied, SpecError
 from fedcredit.governance.caps import CapRules
+from fedcredit.governance.privacy_limit import PrivacyLimit
 from fedcredit.types import PartyId
 
-__all__ = ["SAFE_DECOYS", "CapSection", "Policy", "load_policy", "simulation_policy"]
+__all__ = ["SAFE_DECOYS", "CapSection", "Policy", "PrivacySection", "load_policy", "simulation_policy"]
 
 SAFE_DECOYS = 1.0
 """Decoys for each customer that a policy asks for unless it says another number: as many as there are customers."""
@@ -60,6 +66,22 @@ class CapSection(BaseModel):
     ids_asked: _Cap | None = None
 
 
+class PrivacySection(BaseModel):
+    """What runs of averaging must keep to; the house's approval of a spec is needed besides.
+
+    Attributes:
+        require_unit: What noise must protect; None = runs without noise may take part.
+        max_epsilon: Largest epsilon of all runs on one version of the data together; None = no limit.
+        delta: Of that figure.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+    require_unit: Literal["record", "bank"] | None = None
+    max_epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+
+
 class Policy(BaseModel):
     """One house's policy; every default denies.
 
@@ -79,6 +101,7 @@ class Policy(BaseModel):
         min_decoys: Least decoys for each customer under ``blind``; None = `SAFE_DECOYS`, in a simulation 0. Below it
             feature holders learn with more certainty who is a customer, at 0 of every customer.
         caps: Stricter caps of the disclosure ledger.
+        differential_privacy: What runs of averaging must keep to.
         enforce: False counts disclosures without refusing any; simulation only.
     """
 
@@ -98,6 +121,7 @@ class Policy(BaseModel):
     align_modes: _Modes | None = None
     min_decoys: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
     caps: CapSection = CapSection()
+    differential_privacy: PrivacySection = PrivacySection()
     enforce: bool = True
 
     @model_validator(mode="after")
@@ -135,6 +159,11 @@ class Policy(BaseModel):
             enforce=self.enforce,
             simulation=self.mode == "simulation",
         )
+
+    def privacy_limit(self) -> PrivacyLimit:
+        """The policy's word on the privacy ledger."""
+        section = self.differential_privacy
+        return PrivacyLimit(section.require_unit, section.max_epsilon, section.delta, self.enforce)
 
     def check_run(self, spec_digest: str, now: datetime) -> None:
         """Refuses a run that is not approved, or a policy past its time.
