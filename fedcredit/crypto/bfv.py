@@ -102,6 +102,14 @@ class KeylessContext:
             raise PeerError("bfv.ciphertext", "ciphertext: two polynomials, the second not zero, were expected")
         return self._load_ciphertext(fmt.ciphertext_file(self._ids[len(primes)], residues))
 
+    def read_fresh(self, body: bytes) -> Ciphertext:
+        """A fresh ciphertext of a key's owner, in coefficient form; a `PeerError` where it is malformed."""
+        size, primes = self.parameters.seeded_size, self.parameters.data
+        if len(body) != size:
+            raise PeerError("bfv.length", f"ciphertext: {len(body)} bytes, {size} expected")
+        first = fmt.unpack_rows(body[: -fmt.SEED_BYTES], primes, "ciphertext")[0]
+        return self._load_ciphertext(fmt.seeded_file(self._ids[len(primes)], first, body[-fmt.SEED_BYTES :]))
+
     def write_full(self, ciphertext: Ciphertext) -> bytes:
         """Both polynomials, packed."""
         residues = self.residues(ciphertext)
@@ -194,16 +202,8 @@ class PublicContext(KeylessContext):
         return Weights(plain)
 
     def read_seeded(self, body: bytes) -> Ciphertext:
-        """A fresh ciphertext of the key's owner, in NTT form.
-
-        Raises:
-            PeerError: malformed.
-        """
-        size, primes = self.parameters.seeded_size, self.parameters.data
-        if len(body) != size:
-            raise PeerError("bfv.length", f"ciphertext: {len(body)} bytes, {size} expected")
-        first = fmt.unpack_rows(body[: -fmt.SEED_BYTES], primes, "ciphertext")[0]
-        ciphertext = self._load_ciphertext(fmt.seeded_file(self._ids[len(primes)], first, body[-fmt.SEED_BYTES :]))
+        """As `read_fresh`, in NTT form."""
+        ciphertext = self.read_fresh(body)
         self._evaluator.transform_to_ntt_inplace(ciphertext.raw)
         return ciphertext
 
@@ -262,7 +262,7 @@ class SecretContext(KeylessContext):
 
     Args:
         plain: As `KeylessContext`.
-        kept: As `kept` gave it in a process before this one; None makes a fresh pair.
+        kept: As `kept` gave it in a process before this one, or a packed secret alone; None makes a fresh pair.
 
     Raises:
         IntegrityError: ``kept`` is not a key pair for these parameters.
@@ -275,8 +275,8 @@ class SecretContext(KeylessContext):
         self._secret = seal.KeyGenerator(self._context).secret_key() if kept is None else self._read_secret(kept)
         self._encryptor = seal.Encryptor(self._context, self._secret)
         self._decryptor = seal.Decryptor(self._context, self._secret)
-        self._public = self._fresh_public() if kept is None else kept[TERNARY_BYTES:]
-        if kept is not None:
+        self._public = (kept or b"")[TERNARY_BYTES:] or self._fresh_public()
+        if kept is not None and len(kept) > TERNARY_BYTES:
             self._check_pair()
 
     def __repr__(self) -> str:
@@ -352,7 +352,7 @@ class SecretContext(KeylessContext):
         return self.seal(PublicContext.KIND, fmt.pack_rows(first[None], primes) + seed)
 
     def _read_secret(self, kept: bytes) -> Any:
-        if len(kept) != self.kept_size():
+        if len(kept) not in {TERNARY_BYTES, self.kept_size()}:
             raise IntegrityError("bfv.kept", f"a kept key pair of {len(kept)} bytes, {self.kept_size()} expected")
         residues = ternary_residues(unpack_ternary(kept[:TERNARY_BYTES]), self.parameters.primes)
         pair = np.stack([residues, residues])
@@ -384,8 +384,7 @@ def _seal_context(primes: Any, plain_modulus: int, *, checked: bool = True) -> A
     parameters.set_poly_modulus_degree(fmt.DEGREE)
     parameters.set_coeff_modulus(primes)
     parameters.set_plain_modulus(seal.Modulus(plain_modulus))
-    level = seal.SEC_LEVEL_TYPE.TC128 if checked else seal.SEC_LEVEL_TYPE.NONE
-    context = seal.SEALContext(parameters, True, level)
+    context = seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128 if checked else seal.SEC_LEVEL_TYPE.NONE)
     if not context.parameters_set():
         raise IntegrityError("bfv.context", f"SEAL refuses the parameters: {context.parameters_error_message()}")
     return context

@@ -5,13 +5,16 @@ Source: Fan and Vercauteren, ePrint 2012/144 (ternary secret).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.crypto.prg import uniform_words
 from fedcredit.crypto.seal_format import DEGREE, PRIMES
 from fedcredit.errors import IntegrityError
 
-__all__ = ["TERNARY_BYTES", "pack_ternary", "ternary_residues", "unpack_ternary"]
+__all__ = ["TERNARY_BYTES", "pack_ternary", "ternary_residues", "uniform_ternary", "unpack_ternary"]
 
 TERNARY_BYTES = DEGREE // 4
 """Bytes of a packed polynomial."""
@@ -60,3 +63,13 @@ def ternary_residues(values: NDArray[np.int64], primes: tuple[int, ...] = PRIMES
     """
     minus = np.array(primes, np.uint64)[:, None] - np.uint64(1)
     return np.where(values == -1, minus, values.astype(np.uint64))
+
+
+def uniform_ternary(take: Callable[[int], bytes]) -> bytes:
+    """A packed polynomial with independent coefficients, each of the three with the same probability.
+
+    Args:
+        take: Gives the next bytes of a uniform stream; the same stream gives the same polynomial.
+    """
+    quads = uniform_words(take, 3, DEGREE).astype(np.uint8).reshape(-1, 4) << _SHIFTS
+    return np.asarray(np.bitwise_or.reduce(quads, axis=1), dtype=np.uint8).tobytes()
