@@ -5,8 +5,8 @@ Source: Friedman, Annals of Statistics 29 (2001); Chen & Guestrin, KDD 2016; Shi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,9 @@ from fedcredit.errors import DataError, SpecError
 from fedcredit.kernels.gradients import base_margin, fixed_point, gradient_bound, logistic_gradients, quantise
 from fedcredit.kernels.known_splits import KnownSplits
 from fedcredit.kernels.metrics import auc
+from fedcredit.kernels.pooled_rows import Among, auc_sums
+from fedcredit.kernels.pooled_sums import Summing, alone, joined
+from fedcredit.kernels.tree_draws import Draws, NoDraws, TreeDraws
 from fedcredit.kernels.tree_grower import GrowRules, TreeGrower, TreeSample
 from fedcredit.kernels.tree_model import BoostedTrees, Split, Tree, TreeFeature, left_bits
 
@@ -80,67 +83,6 @@ class BoostRules:
         return 0.0 if self.gradient_bits is None else self.noise_rows * gradient_bound(self.gradient_bits)
 
 
-class TreeDraws(Protocol):
-    """Chance in the growth of trees; it comes from outside, so that a run can be repeated."""
-
-    def rounding(self, tree: int, n: int) -> tuple[Floats, Floats]:
-        """Two float64 (n,) in [0, 1) for the stochastic rounding; asked for only where gradients are rounded."""
-        ...
-
-    def rows(self, tree: int, n: int) -> Floats:
-        """Float64 (n,) in [0, 1), asked for if ``row_sampling`` < 1: a training row counts where it is below that."""
-        ...
-
-    def columns(self, tree: int) -> Bools:
-        """Bool (F,): features that may be used in the tree."""
-        ...
-
-
-class Draws(TreeDraws, Protocol):
-    """Chance of a whole run, the holders' noise included."""
-
-    def noise(self, tree: int, round_: int, slot: int) -> tuple[Ints, Ints] | None:
-        """Int64 (foreign bins,) for the sums of g and of h of one query; None = no noise.
-
-        Args:
-            tree: Number of the tree, from 0.
-            round_: Round of the tree, from 0.
-            slot: Place of the query in its round.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class NoDraws:
-    """Nothing left to chance: every feature in every tree, no noise. For runs that neither round nor sample.
-
-    Args:
-        features: Number of features.
-    """
-
-    features: int
-
-    def rounding(self, tree: int, n: int) -> tuple[Floats, Floats]:
-        """Halves: rounding to the nearest."""
-        del tree
-        return np.full(n, 0.5), np.full(n, 0.5)
-
-    def rows(self, tree: int, n: int) -> Floats:
-        """Zeros: every row."""
-        del tree
-        return np.zeros(n)
-
-    def columns(self, tree: int) -> Bools:
-        """Every feature."""
-        del tree
-        return np.ones(self.features, dtype=np.bool_)
-
-    def noise(self, tree: int, round_: int, slot: int) -> tuple[Ints, Ints] | None:
-        """None."""
-        del tree, round_, slot
-        return None
-
-
 @dataclass(frozen=True)
 class TreeRecord:
     """What a tree brought.
@@ -203,12 +145,14 @@ class Records:
         codes: uint8 or uint16 (own features, n), bins of the features that are not foreign, in order of features.
         bad: bool (n,), True = defaulted.
         train_rows: bool (n,), rows to train on; all others are validation rows.
+        among: Where the rows start from and whose they are, if the model is one of several banks.
     """
 
     features: tuple[TreeFeature, ...]
     codes: Codes
     bad: Bools
     train_rows: Bools
+    among: Among | None = None
 
 
 class BoostState:
@@ -227,17 +171,26 @@ class BoostState:
         if any(one.shape != (n,) or one.dtype != np.bool_ for one in (records.bad, records.train_rows)):
             raise DataError("kernels.tree-labels", f"labels and training rows must be bool, one for each of {n} rows")
         self.records, self.rules = records, rules
-        bads = int((records.bad & records.train_rows).sum())
-        self.base = base_margin(bads, int(records.train_rows.sum()) - bads)
+        if records.among is None:
+            bads = int((records.bad & records.train_rows).sum())
+            self.base = base_margin(bads, int(records.train_rows.sum()) - bads)
+            self._margins = np.full(n, self.base)
+        else:
+            self.base, self._margins = records.among.base, records.among.checked(n)
         validation = records.bad[~records.train_rows]
         self._validates = bool(validation.any()) and not bool(validation.all())
-        if rules.early_stopping and not self._validates:
-            raise DataError("kernels.tree-validation", "early stopping needs validation rows of both classes")
+        if rules.early_stopping and not self._validates and not self._pooled:
+            raise _unjudged()
         self.known = KnownSplits(records.features, n)
-        self._margins = np.full(n, self.base)
+        self._features = records.features
         self._best_margins = self._margins
+        self._first = 0  # trees that were there before
         self._trees: list[Tree] = []
         self._history: list[TreeRecord] = []
+
+    @property
+    def _pooled(self) -> bool:
+        return self.records.among is not None and self.records.among.bank is not None
 
     @property
     def history(self) -> tuple[TreeRecord, ...]:
@@ -250,20 +203,28 @@ class BoostState:
         if not self.rules.early_stopping:
             return len(self._trees) - 1
         scores = [record.validation_auc or 0.0 for record in self._history]
-        return scores.index(max(scores)) if scores else -1
+        return self._first + (scores.index(max(scores)) if scores else -1)
 
     @property
     def finished(self) -> bool:
         """Whether no further tree is wanted."""
         patience = self.rules.early_stopping
         stale = bool(patience) and len(self._trees) - 1 - self.best_tree >= patience
-        return len(self._trees) >= self.rules.trees or stale
+        return len(self._trees) - self._first >= self.rules.trees or stale
 
     def next_tree(self, draws: TreeDraws) -> TreeGrower:
         """Begins the next tree.
 
         Args:
             draws: Chance, asked for the tree's number.
+        """
+        return alone(self.growing(draws))
+
+    def growing(self, draws: TreeDraws) -> Summing[TreeGrower]:
+        """`next_tree` among several banks.
+
+        Args:
+            draws: Chance; its rounding is the bank's own, the columns are the same at every bank.
         """
         number, records, rules = len(self._trees), self.records, self.rules
         n = self._margins.size
@@ -276,8 +237,11 @@ class BoostState:
             active &= np.array([not feature.foreign for feature in records.features], dtype=np.bool_)
         bits = rules.gradient_bits
         integers = fixed_point(g, h) if bits is None else quantise(g, h, bits, draws.rounding(number, n))
-        sample = TreeSample(g, h, integers, train, active, rules.noise)
-        return TreeGrower(records.features, records.codes, self.known, rules.grow, sample)
+        noise = rules.noise if records.among is None else rules.noise * records.among.noise_factor
+        sample = TreeSample(g, h, integers, train, active, noise)
+        grower = TreeGrower(records.features, records.codes, self.known, rules.grow, sample, opened=False)
+        yield from grower.opening()
+        return grower
 
     def add(self, grower: TreeGrower) -> TreeRecord:
         """Takes a finished tree in.
@@ -285,21 +249,59 @@ class BoostState:
         Raises:
             DataError: The tree is not finished.
         """
-        grown = grower.finish()
+        return alone(self.adding(grower))
+
+    def adding(self, grower: TreeGrower) -> Summing[TreeRecord]:
+        """`add` among several banks.
+
+        Raises:
+            DataError: The tree is not finished, or early stopping has no validation rows of both classes anywhere.
+        """
+        grown = yield from grower.finishing()
         self._trees.append(grown.tree)
         self._margins = self._margins + grown.update
-        train, bad = self.records.train_rows, self.records.bad
-        validation = auc(bad[~train], self._margins[~train]) if self._validates else None
-        self._history.append(TreeRecord(auc(bad[train], self._margins[train]), validation))
+        record = yield from self._record()
+        self._history.append(record)
         if self.best_tree == len(self._trees) - 1:
             self._best_margins = self._margins
         return self._history[-1]
+
+    def _record(self) -> Summing[TreeRecord]:
+        train, bad, among = self.records.train_rows, self.records.bad, self.records.among
+        if among is None or among.bank is None:
+            validation = auc(bad[~train], self._margins[~train]) if self._validates else None
+            return TreeRecord(auc(bad[train], self._margins[train]), validation)
+        parts = [auc_sums(bad[rows], self._margins[rows], among.bank[rows]) for rows in (train, ~train)]
+        totals = yield from joined("record", [one.values for one in parts], parts[0].bound)
+        means = [one.mean(total) for one, total in zip(parts, totals, strict=True)]
+        if self.rules.early_stopping and means[1] is None:
+            raise _unjudged()
+        return TreeRecord(0.5 if means[0] is None else means[0], means[1])
+
+    def personal(self, rules: BoostRules) -> BoostState:
+        """More trees for this bank's own rows, from the best tree on: over own features and splits known by then.
+
+        They cost nothing: no sum of anyone is asked, and no bit.
+
+        Args:
+            rules: How they are grown; ``trees`` counts them alone.
+
+        Raises:
+            DataError: Early stopping has no validation rows.
+        """
+        closed = self.known.closed(len(self.result().model.splits))
+        among = Among(self.base, self._best_margins)
+        state = BoostState(replace(self.records, features=closed.shapes, among=among), rules)
+        state.known, state._features = closed, self._features
+        state._trees = self._trees[: self.best_tree + 1]
+        state._first = len(state._trees)
+        return state
 
     def result(self) -> Boosted:
         """The model up to its best tree."""
         trees = tuple(self._trees[: self.best_tree + 1])
         used = 1 + max((node.split for tree in trees for node in tree.nodes), default=-1)
-        model = BoostedTrees(self.base, self.records.features, self.known.numbered[:used], trees)
+        model = BoostedTrees(self.base, self._features, self.known.numbered[:used], trees)
         return Boosted(model, self._best_margins, self.history, self.best_tree)
 
     def bits(self, rows: Bools | None = None) -> Bools:
@@ -349,3 +351,7 @@ class BoostState:
         state._trees, state._history = list(checkpoint.trees), list(checkpoint.history)
         state._margins, state._best_margins = checkpoint.margins, checkpoint.best_margins
         return state
+
+
+def _unjudged() -> DataError:
+    return DataError("kernels.tree-validation", "early stopping needs validation rows of both classes")

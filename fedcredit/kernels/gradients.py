@@ -60,6 +60,11 @@ class Quantised:
     g_unit: float
     h_unit: float
 
+    @property
+    def bound(self) -> int:
+        """Largest absolute integer."""
+        return max(1, round(1.0 / self.g_unit))
+
 
 @compiled
 def _logistic(margin: Floats, bad: Bools, g: Floats, h: Floats) -> None:

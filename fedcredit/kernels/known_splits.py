@@ -8,6 +8,7 @@ anyone: two disclosed splits of a category make up to four cells and seven split
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -157,6 +158,22 @@ class KnownSplits:
         """A split of the cells as a split of the bins."""
         places = np.flatnonzero(np.isin(self._cells[split.feature], split.left))
         return Split(split.feature, tuple(places.tolist()))
+
+    @property
+    def shapes(self) -> tuple[TreeFeature, ...]:
+        """All features of the run."""
+        return self._features
+
+    def closed(self, numbered: int) -> KnownSplits:
+        """The same knowledge without room for any further split.
+
+        Args:
+            numbered: Splits of the model that keep their number; any later one gets a new one.
+        """
+        other = copy(self)
+        shapes = tuple(replace(one, thresholds=0) if one.foreign else one for one in self._features)
+        vars(other).update(_features=shapes, _numbers=dict(list(self._numbers.items())[:numbered]))
+        return other
 
     def number(self, split: Split) -> int:
         """Number of a split in the model; the next free one where it is used for the first time."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.errors import DataError
 from fedcredit.kernels.denoise import fit_to_cells, shrink_to_cells
 from fedcredit.kernels.gradients import Quantised
 from fedcredit.kernels.histogram import histogram
@@ -50,9 +51,9 @@ class Leaf:
         depth: Splits between the root and it.
         rows: int32, its training rows, rising.
         totals: Its exact sums and bounds.
-        own: int64 (2, own bins), exact sums by bin of the own features.
+        own: int64 (2, own bins), exact sums by bin of the own features, once they are there.
         coarse: int64 (2, cells), exact sums by cell of the features with a disclosed split; and how many splits had
-            been disclosed then.
+            been disclosed then, -1 = they are not there yet.
         foreign: Sums by foreign bin; None = none were asked.
         answers: Number of noisy answers that ``foreign`` is made of.
         asked: bool (foreign features,), which of them ``foreign`` holds.
@@ -63,8 +64,8 @@ class Leaf:
     depth: int
     rows: NDArray[np.int32]
     totals: NodeTotals
-    own: Ints
-    coarse: tuple[Ints, int]
+    own: Ints = field(default_factory=lambda: np.zeros((2, 0), dtype=np.int64))
+    coarse: tuple[Ints, int] = field(default_factory=lambda: (np.zeros((2, 0), dtype=np.int64), -1))
     foreign: tuple[Sums, Sums] | None = None
     answers: int = 0
     asked: Bools | None = None
@@ -116,24 +117,47 @@ class NodeSearch:
         q = self._quantised
         return histogram(self._codes, self.own.offsets, self.own.bins, rows, q.g, q.h)
 
-    def coarse_sums(self, rows: NDArray[np.int32]) -> tuple[Ints, int]:
-        """Sums by cell of the features with a disclosed split, int64 (2, cells), and the number of disclosed splits."""
-        if not self._wants_known:
-            return np.zeros((2, 0), dtype=np.int64), len(self._known)
+    def coarse_sums(self, rows: NDArray[np.int32]) -> Ints:
+        """Sums by cell of the features with a disclosed split: int64 (2, cells)."""
         search, q = self._coarse_now(), self._quantised
-        return histogram(self._known.codes, search.offsets, search.bins, rows, q.g, q.h), len(self._known)
+        return histogram(self._known.codes, search.offsets, search.bins, rows, q.g, q.h)
 
-    def rest(self, parent: Leaf, sibling: Leaf, rows: NDArray[np.int32]) -> tuple[Ints, tuple[Ints, int]]:
-        """Own sums, and sums by cell, of the rows of a parent that are not its other child's."""
-        current = parent.coarse[1] == sibling.coarse[1]
-        coarse = (parent.coarse[0] - sibling.coarse[0], sibling.coarse[1]) if current else self.coarse_sums(rows)
-        return parent.own - sibling.own, coarse
+    def stale(self, leaves: Sequence[Leaf], asked: Sequence[tuple[Leaf, Leaf | None, Leaf | None]]) -> list[Leaf]:
+        """Leaves whose sums by cell have to be taken anew, those that `take_rest` can tell left out.
 
-    def children(self, node: NodeTotals, split: Split, left_rows: NDArray[np.int32]) -> tuple[NodeTotals, NodeTotals]:
-        """Totals and bounds of both children of a split, from the rows that go left."""
-        g, h = int(self._quantised.g[left_rows].sum()), int(self._quantised.h[left_rows].sum())
+        Args:
+            leaves: All open ones.
+            asked: Each new leaf with its sibling and their parent.
+        """
+        if not self._wants_known or not len(self._known):
+            return []
+        told = [
+            other.number
+            for _, other, parent in asked
+            if other is not None and parent is not None and parent.coarse[1] == len(self._known)
+        ]
+        return [one for one in leaves if one.coarse[1] != len(self._known) and one.number not in told]
+
+    def take_coarse(self, leaf: Leaf, sums: Ints) -> None:
+        """Gives a leaf its sums by cell."""
+        leaf.coarse = (sums, len(self._known))
+
+    def take_rest(self, asked: Leaf, sibling: Leaf | None, parent: Leaf | None) -> None:
+        """Gives a leaf what its sibling leaves of their parent's sums by cell, if nothing was disclosed since."""
+        known = len(self._known)
+        if sibling is not None and parent is not None and parent.coarse[1] == known == asked.coarse[1]:
+            sibling.coarse = (parent.coarse[0] - asked.coarse[0], known)
+
+    def children(self, node: NodeTotals, split: Split, left: tuple[int, int, int]) -> tuple[NodeTotals, NodeTotals]:
+        """Totals and bounds of both children of a split.
+
+        Args:
+            node: The node that is split.
+            split: The split.
+            left: The left child's sums of g and of h, and its rows.
+        """
         search = self.foreign if self._features[split.feature].foreign else self.own
-        return search.children(split, node, (g, h, int(left_rows.size)))
+        return search.children(split, node, left)
 
     def best(self, leaf: Leaf, granted: Collection[Split] = ()) -> Candidate | None:
         """The best split of a leaf, new foreign ones included; None where nothing gains enough.
@@ -185,7 +209,7 @@ class NodeSearch:
 
     def _coarse_of(self, leaf: Leaf) -> Ints:
         if leaf.coarse[1] != len(self._known):
-            leaf.coarse = self.coarse_sums(leaf.rows)
+            raise DataError("kernels.tree-cells", f"leaf {leaf.number} lacks sums of the splits disclosed last")
         return leaf.coarse[0]
 
     def _best_foreign(self, leaf: Leaf, granted: Collection[Split]) -> list[Candidate | None]:

@@ -4,6 +4,10 @@ Each round: `queries` names the vectors whose sums by bin are wanted from foreig
 and names the splits whose bits are wanted, `settle` takes the bits and splits the nodes. Own features and known splits
 need no question.
 
+Where several banks grow one tree, each over its own rows, everything is decided on totals over all of them: `opening`,
+`choosing`, `settling` and `finishing` are computations of `fedcredit.kernels.pooled_sums`. The plain steps are these in
+a pool of one.
+
 Source: Ke et al., NeurIPS 2017 (LightGBM: leaf-wise growth, histogram of the sibling by subtraction); Shi et al.,
 NeurIPS 2022 (leaf values from unquantised derivatives).
 """
@@ -11,19 +15,21 @@ NeurIPS 2022 (leaf values from unquantised derivatives).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.errors import DataError, SpecError
-from fedcredit.kernels.gradients import Quantised, fixed_point
+from fedcredit.errors import DataError
+from fedcredit.kernels.gradients import EXACT_BITS, MAX_ROWS, fixed_point
 from fedcredit.kernels.histogram import histogram
 from fedcredit.kernels.known_splits import KnownSplits
 from fedcredit.kernels.node_search import Candidate, Leaf, NodeSearch
-from fedcredit.kernels.split_search import NodeTotals, SplitRules
+from fedcredit.kernels.pooled_sums import Summing, alone, joined
+from fedcredit.kernels.split_search import NodeTotals
 from fedcredit.kernels.tree_model import Node, Split, Tree, TreeFeature, left_bits
+from fedcredit.kernels.tree_parts import Columns, GrownTree, GrowRules, TreeSample, check_sample, query_slots
 
 __all__ = ["Columns", "GrowRules", "GrownTree", "KnownSplits", "TreeGrower", "TreeSample", "query_slots"]
 
@@ -32,94 +38,6 @@ Codes = NDArray[np.unsignedinteger[Any]]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Sums = Ints | Floats
-
-_MAX_DEPTH: Final = 12  # node numbers stay within 16 bits
-
-
-@dataclass(frozen=True)
-class GrowRules:
-    """The shape of a tree.
-
-    Args:
-        growth: ``"depth"``: every node of a level is split; ``"leaf"``: the leaf that gains most, one at a time.
-        depth: Most splits between the root and a leaf, >= 1.
-        max_leaves: Most leaves in leaf-wise growth, >= 2; depth-wise growth is bounded by ``depth`` alone.
-        search: What a split is worth.
-        learning_rate: Factor of the leaf values, in (0, 1].
-
-    Raises:
-        SpecError: A value is out of its range.
-    """
-
-    growth: Literal["depth", "leaf"] = "depth"
-    depth: int = 3
-    max_leaves: int = 8
-    search: SplitRules = field(default_factory=SplitRules)
-    learning_rate: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.depth <= _MAX_DEPTH:
-            raise SpecError("spec.boost", f"boost.depth is {self.depth}; it must be 1 to {_MAX_DEPTH}")
-        if not 2 <= self.max_leaves <= 1 << _MAX_DEPTH:
-            raise SpecError("spec.boost", f"boost.max_leaves is {self.max_leaves}; it must be 2 to {1 << _MAX_DEPTH}")
-        if not 0 < self.learning_rate <= 1:
-            raise SpecError("spec.boost", f"boost.learning_rate is {self.learning_rate}; it must be in (0, 1]")
-
-
-def query_slots(rules: GrowRules) -> tuple[int, ...]:
-    """Most queries of each round of a tree: what a feature holder is shown does not depend on labels or tree."""
-    if rules.growth == "leaf":
-        return (1,) * (rules.max_leaves - 1)
-    return (1, *(1 << max(0, level - 1) for level in range(1, rules.depth)))
-
-
-@dataclass(frozen=True, eq=False)
-class Columns:
-    """A query: sums of both vectors by bin are wanted. Rows that do not count are 0.
-
-    Args:
-        g: int64 (n,), integer first derivatives.
-        h: int64 (n,), integer second derivatives.
-    """
-
-    g: Ints
-    h: Ints
-
-
-@dataclass(frozen=True, eq=False)
-class TreeSample:
-    """What one tree is grown from.
-
-    Args:
-        g: float64 (n,), exact first derivatives, for the leaf values.
-        h: float64 (n,), exact second derivatives.
-        quantised: Integer derivatives, for the splits.
-        train: bool (n,), rows that count; all others are only led to their leaf.
-        active: bool (F,), features that may be used.
-        noise: Standard deviation of the noise in each foreign sum, in integer units; 0 = exact.
-    """
-
-    g: Floats
-    h: Floats
-    quantised: Quantised
-    train: Bools
-    active: Bools
-    noise: float = 0.0
-
-
-@dataclass(frozen=True, eq=False)
-class GrownTree:
-    """A finished tree.
-
-    Args:
-        tree: The tree; its nodes' splits are numbers of `KnownSplits.numbered`.
-        leaf: int32 (n,), node in which each row ends.
-        update: float64 (n,), what is added to each row's margin.
-    """
-
-    tree: Tree
-    leaf: NDArray[np.int32]
-    update: Floats
 
 
 @dataclass(eq=False)
@@ -151,6 +69,7 @@ class TreeGrower:
         known: Known splits of the run; new ones are added to it.
         rules: Shape of the tree.
         sample: Derivatives, rows and features of this tree.
+        opened: False = the caller runs `opening` among several banks.
 
     Raises:
         DataError: Shapes do not fit each other.
@@ -163,25 +82,45 @@ class TreeGrower:
         known: KnownSplits,
         rules: GrowRules,
         sample: TreeSample,
+        *,
+        opened: bool = True,
     ) -> None:
-        _check(features, codes, sample)
+        check_sample(features, codes, sample)
         self._features, self._codes, self._known, self._rules, self._sample = features, codes, known, rules, sample
         self._own = {place: row for row, place in enumerate(p for p, one in enumerate(features) if not one.foreign)}
         self._search = NodeSearch(features, codes, known, sample.quantised, rules.search, (sample.active, sample.noise))
-        rows = np.flatnonzero(sample.train).astype(np.int32)
+        self._bound = MAX_ROWS * sample.quantised.bound
         self._position = np.zeros(codes.shape[1], dtype=np.int32)
-        self._made = [_Made(int(rows.size), (-np.inf, np.inf))]
+        self._made: list[_Made] = []
         self._open: list[Leaf] = []
         self._questions: list[_Question] = []
+        self._summed = False  # whether the leaves of the questions have the sums of the own features
         self._chosen: dict[int, Candidate] = {}
         self._wanted: list[Split] = []
         self._round = 0
-        g, h = sample.quantised.g, sample.quantised.h
-        totals = NodeTotals(int(g[rows].sum()), int(h[rows].sum()), int(rows.size), -np.inf, np.inf)
-        if self._divisible(totals, 0):
-            root = Leaf(0, 0, rows, totals, self._search.own_sums(rows), self._search.coarse_sums(rows))
+        if opened:
+            alone(self.opening())
+
+    def opening(self) -> Summing[None]:
+        """The root, among several banks; comes first, and once.
+
+        Raises:
+            DataError: All banks together have too many rows.
+        """
+        rows = np.flatnonzero(self._sample.train).astype(np.int32)
+        (totals,) = yield from joined("root", [self._totals_of(rows)], self._bound)
+        if int(totals[2]) > MAX_ROWS:
+            raise DataError("kernels.tree-rows", f"all banks have {totals[2]} rows; sums are exact up to {MAX_ROWS}")
+        node = NodeTotals(int(totals[0]), int(totals[1]), int(totals[2]), -np.inf, np.inf)
+        self._made.append(_Made(node.rows, (-np.inf, np.inf)))
+        if self._divisible(node, 0):
+            root = Leaf(0, 0, rows, node)
             self._open.append(root)
             self._questions.append(_Question(root, None, None))
+
+    def _totals_of(self, rows: NDArray[np.int32]) -> Ints:
+        g, h = self._sample.quantised.g, self._sample.quantised.h
+        return np.array([g[rows].sum(), h[rows].sum(), rows.size], dtype=np.int64)
 
     @property
     def done(self) -> bool:
@@ -226,6 +165,30 @@ class TreeGrower:
         Raises:
             DataError: There are more or fewer answers than queries, or one has another number of bins.
         """
+        alone(self.summing())
+        return self._choose(sums)
+
+    def choosing(self, sums: Sequence[tuple[Ints, Ints]], bound: int) -> Summing[list[Split]]:
+        """`choose` among several banks.
+
+        Args:
+            sums: This bank's own answers.
+            bound: Largest absolute value in any bank's answers.
+
+        Raises:
+            DataError: As `choose`.
+        """
+        self._check_answers(sums)
+        flat = [one for pair in sums for one in pair]
+        totals = yield from self._summing(flat, bound)
+        pairs = list(zip(totals[::2], totals[1::2], strict=True))
+        return self._choose(pairs)
+
+    def summing(self) -> Summing[None]:
+        """Sums by bin of the own features in the leaves that are looked at next; does nothing a second time."""
+        yield from self._summing([], self._bound)
+
+    def _choose(self, sums: Sequence[tuple[Sums, Sums]]) -> list[Split]:
         self._take(sums)
         granted: list[Split] = []
         self._chosen = {}
@@ -258,19 +221,33 @@ class TreeGrower:
         Raises:
             DataError: These are not the bits of exactly the chosen splits, or are of another shape or type.
         """
+        alone(self.settling(bits))
+
+    def settling(self, bits: Mapping[Split, Bools]) -> Summing[None]:
+        """`settle` among several banks.
+
+        Raises:
+            DataError: As `settle`.
+        """
+        yield from self.summing()
         if set(bits) != set(self._wanted):
             right = f"bits of {len(bits)} splits; those of the {len(self._wanted)} that were chosen are needed"
             raise DataError("kernels.tree-bits", right)
         for split in self._wanted:  # not in the order of the answers
             self._known.add(split, bits[split])
         self._wanted = []
+        if self._sample.noise:
+            yield from self.summing()  # the new bits have parted cells
         chosen = self._decided()
         self._round += 1
         leaves, self._questions = self._open, []
         self._open = [] if self._rules.growth == "depth" else [one for one in leaves if one.number not in chosen]
-        for leaf in leaves:
-            if leaf.number in chosen:
-                self._split(leaf, chosen[leaf.number])
+        parted = [leaf for leaf in leaves if leaf.number in chosen]
+        left = [leaf.rows[self._bits(chosen[leaf.number].split)[leaf.rows]] for leaf in parted]
+        totals = yield from joined("children", [self._totals_of(rows) for rows in left], self._bound)
+        for leaf, rows, one in zip(parted, left, totals, strict=True):
+            self._split(leaf, chosen[leaf.number], rows, (int(one[0]), int(one[1]), int(one[2])))
+        self._summed = False
         exhausted = self._round >= self._rules.max_leaves - 1 or not (chosen or self._chosen)
         if self._rules.growth == "leaf" and exhausted:
             self._open, self._questions = [], []
@@ -281,12 +258,21 @@ class TreeGrower:
         Raises:
             DataError: A node may still be split.
         """
+        return alone(self.finishing())
+
+    def finishing(self) -> Summing[GrownTree]:
+        """`finish` among several banks: its leaf values are those of all rows.
+
+        Raises:
+            DataError: As `finish`.
+        """
         if not self.done:
             raise DataError("kernels.tree-unfinished", "the tree is not finished; its nodes must be settled first")
         exact = fixed_point(self._sample.g, self._sample.h)
         rows = np.flatnonzero(self._sample.train)
         place = self._position.astype(np.uint16)[np.newaxis]
-        sums = histogram(place, np.zeros(1, dtype=np.int64), len(self._made), rows, exact.g, exact.h)
+        mine = histogram(place, np.zeros(1, dtype=np.int64), len(self._made), rows, exact.g, exact.h)
+        (sums,) = yield from joined("leaves", [mine], MAX_ROWS << EXACT_BITS)
         for number in range(len(self._made) - 1, -1, -1):  # children come after their parent
             if self._made[number].split is not None:
                 sums[:, number] = sums[:, list(self._made[number].children)].sum(axis=1)
@@ -311,12 +297,33 @@ class TreeGrower:
         weight = totals.h * self._sample.quantised.h_unit
         return depth < self._rules.depth and enough and weight >= 2 * rules.min_child_weight
 
-    def _take(self, sums: Sequence[tuple[Sums, Sums]]) -> None:
-        asked = self._search.asked()
-        expected = len(self._questions) if asked.any() else 0
+    def _check_answers(self, sums: Sequence[tuple[Sums, Sums]]) -> None:
+        expected = len(self._questions) if self.needs_foreign else 0
         bins = (self._search.foreign.bins,)
         if len(sums) != expected or any(one.shape != bins for pair in sums for one in pair):
             raise DataError("kernels.tree-sums", f"{len(sums)} answers; {expected} of {bins[0]} bins are needed")
+
+    def _summing(self, more: Sequence[Ints], bound: int) -> Summing[list[Ints]]:
+        """The sums that the next decision needs, and what else is to be summed with them."""
+        asked = [] if self._summed else self._questions
+        stale = self._search.stale(self._open, [(one.leaf, one.sibling, one.parent) for one in asked])
+        own = [self._search.own_sums(one.leaf.rows) for one in asked]
+        coarse = [self._search.coarse_sums(leaf.rows) for leaf in stale]
+        totals = yield from joined("bins", [*own, *coarse, *more], max(self._bound, bound))
+        for question, one in zip(asked, totals, strict=False):
+            question.leaf.own = one
+            if question.sibling is not None and question.parent is not None:
+                question.sibling.own = question.parent.own - one
+        for leaf, one in zip(stale, totals[len(own) :], strict=False):
+            self._search.take_coarse(leaf, one)
+        for question in asked:
+            self._search.take_rest(question.leaf, question.sibling, question.parent)
+        self._summed = True
+        return totals[len(own) + len(coarse) :]
+
+    def _take(self, sums: Sequence[tuple[Sums, Sums]]) -> None:
+        self._check_answers(sums)
+        asked = self._search.asked()
         for question, pair in zip(self._questions, sums, strict=False):
             question.leaf.foreign, question.leaf.answers, question.leaf.asked = pair, 1, asked
             sibling, parent = question.sibling, question.parent
@@ -335,51 +342,38 @@ class TreeGrower:
             return {first: found[first]}
         return found
 
-    def _split(self, leaf: Leaf, candidate: Candidate) -> None:
-        split, feature = candidate.split, self._features[candidate.split.feature]
-        bits = (
-            self._known.bits_of(split) if feature.foreign else left_bits(split, self._codes[self._own[split.feature]])
-        )
-        left_rows, right_rows = leaf.rows[bits[leaf.rows]], leaf.rows[~bits[leaf.rows]]
+    def _bits(self, split: Split) -> Bools:
+        if self._features[split.feature].foreign:
+            return self._known.bits_of(split)
+        return left_bits(split, self._codes[self._own[split.feature]])
+
+    def _split(
+        self, leaf: Leaf, candidate: Candidate, left_rows: NDArray[np.int32], left: tuple[int, int, int]
+    ) -> None:
+        split, bits = candidate.split, self._bits(candidate.split)
+        right_rows = leaf.rows[~bits[leaf.rows]]
         first = len(self._made)
         made = self._made[leaf.number]
         made.gain, made.split, made.children = candidate.gain, split, (first, first + 1)
         inside = self._position == leaf.number
         self._position[inside & bits] = first
         self._position[inside & ~bits] = first + 1
-        sides = self._search.children(leaf.totals, split, left_rows)
+        sides = self._search.children(leaf.totals, split, left)
         self._made += [_Made(side.rows, (side.lower, side.upper)) for side in sides]
         self._open_children(leaf, [(first, left_rows, sides[0]), (first + 1, right_rows, sides[1])])
 
     def _open_children(self, parent: Leaf, parts: Sequence[tuple[int, NDArray[np.int32], NodeTotals]]) -> None:
-        """Sums of the children that can be split: one side is summed up, the other is what remains of the parent."""
-        depth, search = parent.depth + 1, self._search
+        """The children that can be split: one side is summed up, the other is what remains of the parent."""
+        depth = parent.depth + 1
         able = [part for part in parts if self._divisible(part[2], depth)]
         if not able:
             return
         # The smaller side is asked; of two as large the left one; where only one can be split, that one.
         number, rows, totals = min(able, key=lambda part: part[2].rows)
-        asked = Leaf(number, depth, rows, totals, search.own_sums(rows), search.coarse_sums(rows))
+        asked = Leaf(number, depth, rows, totals)
         sibling: Leaf | None = None
         if len(able) == 2:
             number, rows, totals = able[1] if able[0][0] == asked.number else able[0]
-            sibling = Leaf(number, depth, rows, totals, *search.rest(parent, asked, rows))
+            sibling = Leaf(number, depth, rows, totals)
         self._open += sorted([asked] if sibling is None else [asked, sibling], key=lambda one: one.number)
         self._questions.append(_Question(asked, sibling, parent))
-
-
-def _check(features: Sequence[TreeFeature], codes: Codes, sample: TreeSample) -> None:
-    """Raises where loops without bounds checks would leave their arrays."""
-    own = [feature for feature in features if not feature.foreign]
-    if codes.ndim != 2 or len(codes) != len(own) or codes.dtype not in (np.uint8, np.uint16):
-        right = f"codes are {codes.dtype} {codes.shape}; uint8 or uint16, one row for each of {len(own)} own features"
-        raise DataError("kernels.tree-codes", right)
-    rows = (codes.shape[1],)
-    if any(one.shape != rows for one in (sample.g, sample.h, sample.train, sample.quantised.g, sample.quantised.h)):
-        raise DataError("kernels.tree-sample", f"the sample does not fit codes of {rows[0]} rows")
-    if sample.active.shape != (len(features),) or sample.active.dtype != np.bool_ or sample.train.dtype != np.bool_:
-        raise DataError("kernels.tree-sample", f"train and active must be bool, active one for each of {len(features)}")
-    for feature, highest in zip(own, codes.max(axis=1, initial=0).tolist(), strict=True):
-        if highest >= feature.bins:
-            name = f"{feature.owner}/{feature.code}"
-            raise DataError("kernels.tree-codes", f"feature {name} has a bin beyond its {feature.bins} bins")

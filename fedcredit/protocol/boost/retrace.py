@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, IntegrityError, PeerError
 from fedcredit.kernels.node_search import Candidate, Leaf
+from fedcredit.kernels.pooled_sums import alone
 from fedcredit.kernels.split_search import Evidence, SplitSearch
 from fedcredit.kernels.tree_grower import TreeGrower
 from fedcredit.kernels.tree_model import BoostedTrees, Split, Tree, left_bits
@@ -228,6 +229,7 @@ class _Follower(TreeGrower):
             bits: bool (n,) of the splits disclosed in it.
             kept: The tree as recorded.
         """
+        alone(self.summing())
         if any(not self.asked[split.feature] or split in self._known for split in bits):
             _differs(self._number, "a split was disclosed that no honest label holder asks for")
         if not self.needs_foreign:
