@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from fedcredit.data.columns import to_feature, to_ids, to_label, to_time
 from fedcredit.data.derive import derived_table
 from fedcredit.data.formats import SUFFIXES, RawTable, read_file
 from fedcredit.data.known import KnownSet, find_known, read_known
+from fedcredit.data.partition import partition_rows
 from fedcredit.data.places import expand
 from fedcredit.data.register import canonical_ids
 from fedcredit.data.sql import read_sql
 from fedcredit.data.table import HolderTable, table_digest
 from fedcredit.errors import DataError
+from fedcredit.spec.horizontal import PartitionSection
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.model import PartySection
 from fedcredit.spec.rules import nearest
@@ -30,11 +34,48 @@ ROW_NUMBER = "row_number"
 _KNOWN = "known:"
 
 
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """All records of a source, checked and typed; several banks may have parts of them.
+
+    Attributes:
+        everything: All columns of the source, for the digest.
+        parts: Rows of each bank; none where one party has all.
+    """
+
+    ids: pl.Series
+    label: npt.NDArray[np.int8] | None
+    columns: Mapping[str, pl.Series]
+    time: pl.Series | None
+    everything: Mapping[str, pl.Series]
+    parts: Sequence[npt.NDArray[np.int64]] = ()
+
+    def table(self, party: PartyId) -> HolderTable:
+        """All records, as those of a party."""
+        digest = table_digest(self.ids, None, self.everything)
+        return HolderTable(party, self.ids, self.label, self.columns, digest, self.time)
+
+    def part(self, number: int) -> _Whole:
+        """The records of one bank, the first is 1."""
+        rows = self.parts[number - 1]
+        label = None if self.label is None else self.label[rows]
+        if label is not None:
+            label.setflags(write=False)
+        return _Whole(
+            self.ids.gather(rows),
+            label,
+            {name: column.gather(rows) for name, column in self.columns.items()},
+            None if self.time is None else self.time.gather(rows),
+            {name: column.gather(rows) for name, column in self.everything.items()},
+        )
+
+
 class SourceCache:
     """Sources already read, so that a file that serves several parties is parsed once. Keyed by unexpanded text."""
 
     def __init__(self) -> None:
         self._tables: dict[tuple[object, ...], RawTable] = {}
+        self._wholes: dict[tuple[object, ...], _Whole] = {}
 
     def read(self, party: PartySection, base: Path) -> RawTable:
         """The source of ``party``, from memory if it was read before.
@@ -48,6 +89,12 @@ class SourceCache:
             self._tables[key] = _read(party, base)
         return self._tables[key]
 
+    def whole(self, key: tuple[object, ...], make: Callable[[], _Whole]) -> _Whole:
+        """Checked records that several banks have parts of, from memory if they were made before."""
+        if key not in self._wholes:
+            self._wholes[key] = make()
+        return self._wholes[key]
+
 
 def load_tables(loaded: LoadedSpec) -> dict[PartyId, HolderTable]:
     """Tables of all parties of a simulation, in the order of the spec; each source is read once.
@@ -55,14 +102,18 @@ def load_tables(loaded: LoadedSpec) -> dict[PartyId, HolderTable]:
     Raises:
         DataError: as in ``load_table``.
     """
-    cache = SourceCache()
-    time = loaded.spec.split.time
-    codes = loaded.spec.align.ids == "uscc"
+    cache, spec = SourceCache(), loaded.spec
+    codes = spec.align.ids == "uscc"
     return {
         party.name: load_table(
-            party, loaded.base, cache=cache, time=time if party.label is not None else None, codes=codes
+            party,
+            loaded.base,
+            cache=cache,
+            time=spec.split.time if party.label is not None else None,
+            codes=codes,
+            partition=spec.partition,
         )
-        for party in loaded.spec.party
+        for party in spec.party
     }
 
 
@@ -73,8 +124,11 @@ def load_table(
     cache: SourceCache | None = None,
     time: str | None = None,
     codes: bool = False,
+    partition: PartitionSection | None = None,
 ) -> HolderTable:
     """Read and check one party's records.
+
+    A bank that has a part of a source is checked with all of it: a column may be constant in its own rows.
 
     Args:
         party: Its section of the spec.
@@ -82,12 +136,29 @@ def load_table(
         cache: Shared between parties of one simulation.
         time: Column that splits train from test, at the label holder; it is no feature then.
         codes: Whether ids are Unified Social Credit Codes; rows with another id are left out.
+        partition: How the source of a party with a ``part`` is taken apart.
 
     Raises:
         DataError: one line that names party and column, what was found and what would be right.
     """
+    cache = cache or SourceCache()
+    if party.part is None:
+        return _whole(party, cache.read(party, base), time, codes=codes, partition=None).table(party.name)
+    if partition is None or party.part > partition.banks:
+        right = "its records are a part of a source, and [partition] does not say which"
+        raise DataError("data.partition", f"party {party.name}: part: {right}")
+    template = party.model_copy(update={"name": partition.party, "part": None})
+    key = (template.model_dump_json(), base.resolve(), time, codes, partition.model_dump_json())
+    whole = cache.whole(
+        key, lambda: _whole(template, cache.read(template, base), time, codes=codes, partition=partition)
+    )
+    return whole.part(party.part).table(party.name)
+
+
+def _whole(
+    party: PartySection, raw: RawTable, time: str | None, *, codes: bool, partition: PartitionSection | None
+) -> _Whole:
     place = f"party {party.name}"
-    raw = (cache or SourceCache()).read(party, base)
     known = _known(party)
     if raw.frame.height == 0:
         raise DataError("data.empty", f"{place}: the source has no rows; at least one is needed")
@@ -99,20 +170,19 @@ def load_table(
         words = known.words if known is not None and party.label == known.label else None
         label = to_label(_column(raw, party.label, "label", place), words, place)
     columns = {}
-    for name in _feature_names(party, raw, known, time):
+    divides = None if partition is None else partition.column
+    for name in _feature_names(party, raw, known, {time, divides}):
         column = _column(raw, name, "columns", place)
         coded = name in party.categorical
         columns[name] = to_feature(column, text=name in raw.text, categorical=coded, place=place)
     _check_kinds(party, columns, place)
     when = None if time is None else _column(raw, time, "split.time", place)
-    return HolderTable(
-        party=party.name,
-        ids=ids,
-        label=label,
-        columns=columns,
-        digest=table_digest(ids, None, _everything(raw)),
-        time=None if when is None else to_time(when, text=when.name in raw.text, place=place),
-    )
+    typed_time = None if when is None else to_time(when, text=when.name in raw.text, place=place)
+    parts: Sequence[npt.NDArray[np.int64]] = ()
+    if partition is not None and label is not None:
+        named = None if divides is None else _column(raw, divides, "partition.column", place)
+        parts = partition_rows(partition, ids, label, named, place)
+    return _Whole(ids, label, columns, typed_time, _everything(raw), parts)
 
 
 def _everything(raw: RawTable) -> dict[str, pl.Series]:
@@ -172,10 +242,12 @@ def _ids(party: PartySection, raw: RawTable, place: str) -> pl.Series:
     return to_ids(raw.frame[party.id], place)
 
 
-def _feature_names(party: PartySection, raw: RawTable, known: KnownSet | None, time: str | None) -> Sequence[str]:
+def _feature_names(
+    party: PartySection, raw: RawTable, known: KnownSet | None, others: Collection[str | None]
+) -> Sequence[str]:
     if party.columns is not None:
         return party.columns
-    apart = {party.id, party.label, time}
+    apart = {party.id, party.label, *others}
     if known is not None:
         apart |= {known.id, known.label, *known.not_features}
     names = [name for name in raw.frame.columns if name not in apart]
