@@ -274,7 +274,8 @@ def first_parameters(shape: NetworkShape, seed: bytes) -> Floats:
     for rows, columns in _layers(shape):
         limit = math.sqrt(6.0 / rows) / (2.0 if shape.kind == "monotone" else 1.0)
         limits += [np.full(rows * columns, limit), np.zeros(columns)]
-    return (unit * np.concatenate(limits)).astype(np.float32).astype(np.float64)
+    found: Floats = (unit * np.concatenate(limits)).astype(np.float32).astype(np.float64)
+    return found
 
 
 @contextmanager
@@ -304,14 +305,12 @@ def logits(shape: NetworkShape, parameters: Floats, rows: Rows) -> Floats:
     """
     network = Network(shape)
     network.set_parameters(parameters)
-    parts = [np.zeros(0)]
+    found = np.zeros(len(rows), dtype=np.float64)
     with one_thread(), torch.no_grad():
         for start in range(0, len(rows), _SCORED_AT_ONCE):
             part = slice(start, start + _SCORED_AT_ONCE)
             numbers, codes = torch.from_numpy(rows.numbers[part]), torch.from_numpy(rows.codes[part])
-            margin: Tensor = network(numbers, codes)
-            parts.append(margin.numpy().astype(np.float64))
-    found: Floats = np.concatenate(parts)
+            found[part] = network(numbers, codes).numpy()
     return found
 
 

@@ -79,17 +79,18 @@ def bucket_counts(buckets: Ints) -> Ints:
     return np.stack(counts).astype(np.int64) if counts else np.zeros((0, BUCKETS + 1), dtype=np.int64)
 
 
-def common_scales(counts: Ints) -> Ints:
+def common_scales(counts: Ints, least: float = 0.0) -> Ints:
     """Exponent of each column's scale: all but a thousandth of the values that are not 0 lie below it.
 
     Args:
-        counts: int64 (p, 129), of all banks together; noise may have made some negative.
+        counts: int64 (p, 129), of all banks together.
+        least: Smaller counts are taken for 0; for counts with noise.
 
     Returns:
         int64 (p,); 0 for a column that holds nothing but zeros.
     """
     scales = np.zeros(len(counts), dtype=np.int64)
-    for at, row in enumerate(np.maximum(counts[:, 1:], 0).tolist()):
+    for at, row in enumerate(np.where(counts[:, 1:] > least, counts[:, 1:], 0).tolist()):
         beyond = math.floor(sum(row) * _CLIPPED)
         left = sum(row)
         for cell, count in enumerate(row):

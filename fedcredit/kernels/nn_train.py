@@ -7,8 +7,9 @@ Source: McMahan et al., AISTATS 2017 (averaging); Li et al., MLSys 2020 (FedProx
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch.nn import functional
 from fedcredit.errors import BoundError
 from fedcredit.kernels.nn import Network, NetworkShape, Rows, one_thread, uniform_draws
 
-__all__ = ["LocalRules", "Pull", "steps_of", "train_local"]
+__all__ = ["LocalRules", "Pull", "Steps", "steps_of", "train_local"]
 
 Floats = NDArray[np.float64]
 
@@ -35,6 +36,7 @@ class LocalRules:
         momentum: In [0, 1).
         weight_decay: Penalty on squared parameters, >= 0.
         proximal: Pull towards the shared parameters, >= 0.
+        seed: Of the order of the rows; the same seed gives the same result to the bit, on one machine.
     """
 
     epochs: int = 1
@@ -43,6 +45,7 @@ class LocalRules:
     momentum: float = 0.0
     weight_decay: float = 0.0
     proximal: float = 0.0
+    seed: bytes = b""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +64,25 @@ def steps_of(rows: int, rules: LocalRules) -> int:
     return rules.epochs * -(-rows // rules.batch_size)
 
 
+class Steps(Protocol):
+    """Batches and gradients of one training; `fedcredit.kernels.nn_private.PrivateSteps` hides single rows."""
+
+    def batches(self, rows: int) -> Iterator[Tensor]:
+        """Numbers of the rows of every step, int64."""
+        ...
+
+    def gradients(self, numbers: Tensor, codes: Tensor, bad: Tensor) -> list[Tensor]:
+        """Gradient of a batch's mean loss for each parameter of the network, in their order."""
+        ...
+
+
 def train_local(
-    shape: NetworkShape, parameters: Floats, rows: Rows, rules: LocalRules, seed: bytes, pull: Pull | None = None
+    shape: NetworkShape,
+    parameters: Floats,
+    rows: Rows,
+    rules: LocalRules,
+    pull: Pull | None = None,
+    steps: Callable[[Network], Steps] | None = None,
 ) -> Floats:
     """Trains from shared parameters on own rows, by stochastic gradient steps.
 
@@ -71,8 +91,8 @@ def train_local(
         parameters: float64 (m,), where to start.
         rows: Own rows, at least one.
         rules: How.
-        seed: Of the order of the rows; the same seed gives the same result to the bit, on one machine.
         pull: Added to each gradient.
+        steps: Makes the batches and gradients for a network; None = those of ``rules``.
 
     Returns:
         float64 (m,), each a float32.
@@ -89,11 +109,11 @@ def train_local(
     drift = _parts(pull.drift, held) if pull is not None and pull.drift is not None else None
     optimiser = torch.optim.SGD(held, lr=rules.learning_rate, momentum=rules.momentum, weight_decay=rules.weight_decay)
     numbers, codes, bad = (torch.from_numpy(one) for one in (rows.numbers, rows.codes, rows.bad))
+    made: Steps = _PlainSteps(network, rules) if steps is None else steps(network)
     with one_thread():
-        for batch in _batches(len(rows), rules, seed):
-            margin = network(numbers[batch], codes[batch])
-            loss = functional.binary_cross_entropy_with_logits(margin, bad[batch])
-            for at, (one, slope) in enumerate(zip(held, torch.autograd.grad(loss, held), strict=True)):
+        for batch in made.batches(len(rows)):
+            slopes = made.gradients(numbers[batch], codes[batch], bad[batch])
+            for at, (one, slope) in enumerate(zip(held, slopes, strict=True)):
                 pulled = slope if fixed is None else slope + rules.proximal * (one.detach() - fixed[at])
                 one.grad = pulled if drift is None else pulled + drift[at]
             optimiser.step()
@@ -104,12 +124,23 @@ def train_local(
     return found
 
 
-def _batches(rows: int, rules: LocalRules, seed: bytes) -> Iterator[Tensor]:
-    """Rows of each step: every pass takes all rows in an order of its own."""
-    for epoch in range(rules.epochs):
-        order = torch.from_numpy(np.argsort(uniform_draws(seed, f"order/{epoch}", rows), kind="stable"))
-        for start in range(0, rows, rules.batch_size):
-            yield order[start : start + rules.batch_size]
+class _PlainSteps:
+    """Every pass takes all rows in an order of its own."""
+
+    def __init__(self, network: Network, rules: LocalRules) -> None:
+        self._network, self._rules = network, rules
+        self._held = list(network.parameters())
+
+    def batches(self, rows: int) -> Iterator[Tensor]:
+        rules = self._rules
+        for epoch in range(rules.epochs):
+            order = torch.from_numpy(np.argsort(uniform_draws(rules.seed, f"order/{epoch}", rows), kind="stable"))
+            for start in range(0, rows, rules.batch_size):
+                yield order[start : start + rules.batch_size]
+
+    def gradients(self, numbers: Tensor, codes: Tensor, bad: Tensor) -> list[Tensor]:
+        loss = functional.binary_cross_entropy_with_logits(self._network(numbers, codes), bad)
+        return list(torch.autograd.grad(loss, self._held))
 
 
 def _parts(vector: Floats, held: list[torch.nn.Parameter]) -> list[Tensor]:
