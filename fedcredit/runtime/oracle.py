@@ -18,18 +18,19 @@ from fedcredit.data.table import HolderTable
 from fedcredit.errors import FedCreditError
 from fedcredit.kernels.selection import Budget
 from fedcredit.protocol.align.index import RowIndex
-from fedcredit.protocol.bin.features import BinnedFeature, OwnFeature, bin_feature, count_labels
+from fedcredit.protocol.bin.features import BinnedFeature, CountedFeature, OwnFeature, count_labels
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
-from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, select_candidates
-from fedcredit.protocol.scorecard.fit import FittedScorecard, fit_scorecard
+from fedcredit.protocol.scorecard.candidates import Candidates, Offer, merged_codes
+from fedcredit.protocol.scorecard.decisions import Decisions, OneBank
+from fedcredit.protocol.scorecard.fit import FitRules, FittedScorecard, fit_scorecard
 from fedcredit.protocol.scorecard.partial import RowDraws, partial_totals, perturb
 from fedcredit.protocol.scorecard.plan import FitPlan, plan_fit
 from fedcredit.protocol.scorecard.roles import LabelResult, prebin_rules
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["Pooled", "PooledResult", "pool", "pooled_scorecard", "run_synchronously"]
+__all__ = ["Pooled", "PooledResult", "decided_scorecard", "pool", "pooled_scorecard", "run_synchronously"]
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
@@ -99,25 +100,28 @@ def pooled_scorecard(pooled: Pooled, budgets: Mapping[PartyId, Budget], parties:
         budgets: What the ledgers of the feature holders among ``parties`` allow.
         parties: Whose features are used; the label holder alone gives the bank's own scorecard.
     """
+    return run_synchronously(decided_scorecard(pooled, budgets, parties, OneBank()))
+
+
+async def decided_scorecard(
+    pooled: Pooled, budgets: Mapping[PartyId, Budget], parties: Sequence[PartyId], decisions: Decisions
+) -> PooledResult:
+    """As `pooled_scorecard`, where somebody else decides: the banks of a hybrid run, each with columns joined."""
     spec = pooled.spec
     plan = plan_fit(spec.scorecard)
     used = [(party, feature) for party in parties for feature in pooled.features[party]]
-    binned = [
-        bin_feature(party, f.shape, count_labels(f.codes, f.shape.bins, pooled.bad, pooled.index), spec.bin)
+    counted = [
+        CountedFeature(party, f.shape, count_labels(f.codes, f.shape.bins, pooled.bad, pooled.index))
         for party, f in used
     ]
+    binned = await decisions.merge(counted, spec.bin)
     leader = spec.label_holder.name
-    candidates = select_candidates(
-        binned,
-        pooled.features[leader],
-        pooled.index.train,
-        {str(party): budgets[party] for party in parties if party != leader},
-        spec.scorecard,
-        plan,
-    )
+    allowed = {party: budgets[party] for party in parties if party != leader}
+    offer = Offer(binned, pooled.features[leader], pooled.index.train, allowed, spec.scorecard, plan)
+    candidates = await decisions.candidates(offer)
     sums = _PooledSums(pooled, candidates, plan)
     good = ~pooled.bad[pooled.index.train]
-    fitted = run_synchronously(fit_scorecard(sums, candidates.features, good, spec.scorecard, plan))
+    fitted = await fit_scorecard(sums, candidates.features, good, FitRules(spec.scorecard, plan, decisions))
     kept = [candidates.features.index(feature) for feature in fitted.features]
     return PooledResult(tuple(binned), candidates, fitted, sums.columns[:, kept])
 

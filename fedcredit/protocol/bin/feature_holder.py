@@ -31,7 +31,7 @@ class AnswerInputs:
     Args:
         label_holder: Who asks.
         features: Own features in the order of this run.
-        min_rows: A bin of fewer common rows is refused before any hint exists.
+        min_rows: A bin of fewer common rows is refused before any hint exists; 0 = bins may be empty.
         data_version: Name of the data in the ledger.
         keep: Randomness and escrow.
     """

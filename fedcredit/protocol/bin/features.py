@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -21,7 +21,19 @@ from fedcredit.protocol.bin.messages import FeatureShape
 from fedcredit.spec.model import BinSection, PartySection
 from fedcredit.types import PartyId
 
-__all__ = ["BinnedFeature", "LabelCounts", "OwnFeature", "bin_feature", "count_labels", "order_of_features", "prebin"]
+__all__ = [
+    "BinnedFeature",
+    "CountedFeature",
+    "LabelCounts",
+    "Merge",
+    "OwnFeature",
+    "bin_feature",
+    "binning_rules",
+    "count_labels",
+    "merge_alone",
+    "order_of_features",
+    "prebin",
+]
 
 Ints = NDArray[np.int64]
 
@@ -52,6 +64,15 @@ class LabelCounts:
     bads: Ints
     rows: Ints
     test_rows: Ints
+
+
+@dataclass(frozen=True)
+class CountedFeature:
+    """A feature of anybody with the label holder's counts by prebin."""
+
+    owner: PartyId
+    shape: FeatureShape
+    counts: LabelCounts
 
 
 @dataclass(frozen=True)
@@ -146,9 +167,9 @@ def count_labels(codes: NDArray[np.int32], bins: int, bad: NDArray[np.bool_], in
     return LabelCounts(count(bad & index.train), count(index.train), count(index.test))
 
 
-def bin_feature(owner: PartyId, shape: FeatureShape, counts: LabelCounts, rules: BinSection) -> BinnedFeature:
-    """Merges a feature's prebins and measures it."""
-    binning = BinningRules(
+def binning_rules(shape: FeatureShape, rules: BinSection) -> BinningRules:
+    """How the prebins of a feature are merged."""
+    return BinningRules(
         max_bins=rules.max_bins,
         min_share=rules.min_share,
         min_goods=rules.min_goods,
@@ -156,10 +177,23 @@ def bin_feature(owner: PartyId, shape: FeatureShape, counts: LabelCounts, rules:
         smoothing=rules.smoothing,
         monotone=shape.monotone or None,
     )
-    merged = merge_bins(counts.rows - counts.bads, counts.bads, shape.ordered, binning)
+
+
+def bin_feature(owner: PartyId, shape: FeatureShape, counts: LabelCounts, rules: BinSection) -> BinnedFeature:
+    """Merges a feature's prebins and measures it."""
+    merged = merge_bins(counts.rows - counts.bads, counts.bads, shape.ordered, binning_rules(shape, rules))
     train, test = (
         np.bincount(merged.group, weights=each, minlength=merged.bins).astype(np.int64)
         for each in (counts.rows, counts.test_rows)
     )
     stability = float(population_stability(train, test))
     return BinnedFeature(owner, shape, merged, stability, test)
+
+
+Merge = Callable[[Sequence[CountedFeature], BinSection], Awaitable[list[BinnedFeature]]]
+"""How bins are decided on."""
+
+
+async def merge_alone(counted: Sequence[CountedFeature], rules: BinSection) -> list[BinnedFeature]:
+    """Bins of a label holder that decides alone."""
+    return [bin_feature(one.owner, one.shape, one.counts, rules) for one in counted]

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from fedcredit.errors import DataError, PeerError
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.conversation import bin_conversation
-from fedcredit.protocol.bin.features import BinnedFeature, LabelCounts, OwnFeature, bin_feature, count_labels
+from fedcredit.protocol.bin.features import (
+    BinnedFeature,
+    CountedFeature,
+    LabelCounts,
+    Merge,
+    OwnFeature,
+    count_labels,
+    merge_alone,
+)
 from fedcredit.protocol.bin.messages import Budgets, FeatureShape, FeatureShapes, RunBasis
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
@@ -33,6 +41,7 @@ class BinInputs:
         holders: The feature holders.
         rules: Section ``[bin]``.
         keep: Randomness and escrow.
+        merge: How bins are decided on.
     """
 
     own: Sequence[OwnFeature]
@@ -41,6 +50,7 @@ class BinInputs:
     holders: Sequence[PartyId]
     rules: BinSection
     keep: KeptSecrets
+    merge: Merge = merge_alone
 
 
 @dataclass(frozen=True)
@@ -103,18 +113,18 @@ async def bin_all(channel: Channel, session: Session, inputs: BinInputs) -> Binn
     columns = [(bad & index.train), index.train, index.test]
     sums = await asker.ask([column.astype(np.int64) for column in columns], inputs.keep)
     budgets = await channel.gather(holders, Budgets)
-    found = [
-        bin_feature(channel.party, f.shape, count_labels(f.codes, f.shape.bins, bad, index), rules) for f in inputs.own
+    counted = [
+        CountedFeature(channel.party, f.shape, count_labels(f.codes, f.shape.bins, bad, index)) for f in inputs.own
     ]
     equations: dict[PartyId, dict[str, float]] = {}
     for party in holders:
         counts = _split(party, shapes[party], sums[party])
-        found += [bin_feature(party, f, c, rules) for f, c in zip(shapes[party], counts, strict=True)]
+        counted += [CountedFeature(party, f, c) for f, c in zip(shapes[party], counts, strict=True)]
         if len(budgets[party].equations) != len(shapes[party]):
             raise PeerError("bin.budgets", f"{party}: budgets do not fit the announced features")
         left = zip((f.code for f in shapes[party]), budgets[party].equations, strict=True)
         equations[party] = dict(left)
-    return BinnedRun(tuple(found), equations)
+    return BinnedRun(tuple(await inputs.merge(counted, rules)), equations)
 
 
 def _split(party: PartyId, shapes: Sequence[FeatureShape], sums: Sequence[NDArray[np.int64]]) -> list[LabelCounts]:

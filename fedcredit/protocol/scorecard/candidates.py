@@ -15,7 +15,7 @@ from fedcredit.protocol.scorecard.plan import FitPlan
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import PartyId
 
-__all__ = ["Candidates", "merged_codes", "select_candidates", "woe_columns"]
+__all__ = ["Candidates", "Offer", "merged_codes", "select_candidates", "within_budgets", "woe_columns"]
 
 Ints = NDArray[np.int64]
 
@@ -54,15 +54,9 @@ def woe_columns(features: Sequence[BinnedFeature], own: Sequence[OwnFeature]) ->
     return np.column_stack(columns).astype(np.int64) if columns else np.zeros((rows, 0), np.int64)
 
 
-def select_candidates(
-    binned: Sequence[BinnedFeature],
-    own: Sequence[OwnFeature],
-    train: NDArray[np.bool_],
-    budgets: Mapping[str, Budget],
-    rules: ScorecardSection,
-    plan: FitPlan,
-) -> Candidates:
-    """Chooses candidates by IV, stability and what the ledgers allow.
+@dataclass(frozen=True)
+class Offer:
+    """What candidates are chosen from.
 
     Args:
         binned: All features, the label holder's own first and in the order of ``own``.
@@ -72,17 +66,47 @@ def select_candidates(
         rules: Section ``[scorecard]``.
         plan: What the fit will ask besides products.
     """
-    mine = [feature for feature in binned if feature.owner not in budgets]
-    columns = woe_columns(mine, own)[train]
+
+    binned: Sequence[BinnedFeature]
+    own: Sequence[OwnFeature]
+    train: NDArray[np.bool_]
+    budgets: Mapping[PartyId, Budget]
+    rules: ScorecardSection
+    plan: FitPlan
+
+    @property
+    def own_columns(self) -> Ints:
+        """int64 (training rows, own features): WOE units of the label holder's own features."""
+        mine = [feature for feature in self.binned if feature.owner not in self.budgets]
+        return woe_columns(mine, self.own)[self.train]
+
+
+def select_candidates(offer: Offer) -> Candidates:
+    """Chooses candidates by IV, stability and what the ledgers allow."""
+    columns = offer.own_columns
     correlation = correlation_from_moments(len(columns), columns.sum(axis=0), columns.T @ columns)
+    return within_budgets(offer, correlation, offer.budgets)
+
+
+def within_budgets(offer: Offer, own_correlation: NDArray[np.float64], budgets: Mapping[PartyId, Budget]) -> Candidates:
+    """Candidates, given the correlations between the label holder's own features.
+
+    Args:
+        offer: What there is.
+        own_correlation: float64 (own features, own features).
+        budgets: For each feature holder, in place of those of the offer.
+    """
+    binned, rules = offer.binned, offer.rules
+    mine = [feature for feature in binned if feature.owner not in budgets]
     thresholds = SelectionRules(
         min_iv=rules.min_iv,
         max_stability=rules.max_stability,
         max_correlation=rules.max_correlation,
         max_features=rules.max_features,
-        fixed_equations=2 * plan.rounds,
+        fixed_equations=2 * offer.plan.rounds,
     )
     summaries = [FeatureSummary(f.owner, f.code, f.merged.bins, f.merged.iv, f.stability) for f in binned]
     owner = mine[0].owner if mine else ""
-    chosen, dropped = choose_candidates(summaries, owner, correlation, budgets, thresholds)
+    named = {str(party): budget for party, budget in budgets.items()}
+    chosen, dropped = choose_candidates(summaries, owner, own_correlation, named, thresholds)
     return Candidates(tuple(binned[place] for place in chosen), tuple(dropped))

@@ -67,6 +67,7 @@ class HolderInputs:
         plan: The fit.
         keep: Randomness and escrow.
         checkpoints: Where encrypted partials are kept.
+        min_rows: Rows without which a merged bin is refused; 0 where bins were made for several banks.
     """
 
     label_holder: PartyId
@@ -78,6 +79,7 @@ class HolderInputs:
     plan: FitPlan
     keep: KeptSecrets
     checkpoints: Checkpoints
+    min_rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ async def _answer_products(
     """Answers all products of columns; returns the conversation over merged bins, if any, which goes on in the fit."""
     rows, names = len(inputs.index.ids), [one.own.name for one in chosen]
     codes = np.column_stack([one.codes for one in chosen])
-    grouping = Grouping(codes, tuple(len(one.woe) for one in chosen))
+    grouping = Grouping(codes, tuple(len(one.woe) for one in chosen), min_rows=inputs.min_rows)
     conversation = inputs.plan.bins(session, rows, selection.own_columns)
     sums = None
     if conversation.batches:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, combinations
 
 import numpy as np
@@ -23,7 +23,8 @@ from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, woe_columns
-from fedcredit.protocol.scorecard.fit import FittedScorecard, fit_scorecard
+from fedcredit.protocol.scorecard.decisions import Decisions, OneBank
+from fedcredit.protocol.scorecard.fit import FitRules, FittedScorecard, fit_scorecard
 from fedcredit.protocol.scorecard.messages import (
     Choice,
     EncryptedTotal,
@@ -65,6 +66,7 @@ class LabelInputs:
         plan: The fit.
         keep: Randomness and escrow.
         checkpoints: Where the key of the totals is kept.
+        decisions: Who decides.
     """
 
     own: Sequence[OwnFeature]
@@ -77,6 +79,7 @@ class LabelInputs:
     plan: FitPlan
     keep: KeptSecrets
     checkpoints: Checkpoints
+    decisions: Decisions = field(default_factory=OneBank)
 
 
 async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs) -> FittedScorecard:
@@ -95,7 +98,8 @@ async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs
         chosen = await choose_rows(channel, inputs.holders, inputs.index, inputs.keep, session.run_digest)
     sums = _EncryptedSums(channel, session, inputs, chosen)
     good = ~inputs.bad[inputs.index.train]
-    return await fit_scorecard(sums, inputs.candidates.features, good, inputs.rules, inputs.plan)
+    how = FitRules(inputs.rules, inputs.plan, inputs.decisions)
+    return await fit_scorecard(sums, inputs.candidates.features, good, how)
 
 
 async def _announce(channel: Channel, inputs: LabelInputs) -> None:

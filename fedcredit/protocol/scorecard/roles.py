@@ -23,8 +23,11 @@ from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
-from fedcredit.protocol.scorecard.candidates import Candidates, select_candidates
+from fedcredit.protocol.hybrid.own_bins import OwnColumns, pooled_features
+from fedcredit.protocol.hybrid.scorecard_decisions import PooledDecisions
+from fedcredit.protocol.scorecard.candidates import Candidates, Offer
 from fedcredit.protocol.scorecard.coordinator import add_totals
+from fedcredit.protocol.scorecard.decisions import Decisions, OneBank
 from fedcredit.protocol.scorecard.feature_holder import HolderFeature, HolderInputs, hold_features
 from fedcredit.protocol.scorecard.fit import FittedScorecard
 from fedcredit.protocol.scorecard.label_holder import LabelInputs, lead_scorecard
@@ -35,7 +38,7 @@ from fedcredit.spec.model import BinSection, RunSpec
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, CostKind
 
-__all__ = ["SCHEMAS", "LabelResult", "coordinate", "hold", "lead", "prebin_rules"]
+__all__ = ["SCHEMAS", "LabelResult", "coordinate", "decide", "hold", "lead", "own_features", "prebin_rules"]
 
 SCHEMAS = (ALIGN, GROUP_SUM, BIN, SELECT, SCORECARD)
 """All messages of a scorecard run."""
@@ -96,19 +99,18 @@ async def lead(
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = index.bad(holding.table.label)
     goods, bads = check_classes(bad, index, spec.bin)
-    own = holding.prebinned(index, prebin_rules(spec.bin))
-    binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep))
+    decisions = decide(holding)
+    own = await own_features(holding, index)
+    binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep, decisions.merge))
     plan = plan_fit(spec.scorecard)
     basis = Basis(n_eff=goods + bads, n_bad=bads)
-    budgets = {}
+    budgets: dict[PartyId, Budget] = {}
     for party in holders:
         (bins,) = channel.headroom(party, holding.table.digest, basis, CostKind.BINS_RETURNED, [""])
         budgets[party] = Budget(min(binned.equations[party].values()), bins)
-    candidates = select_candidates(
-        binned.features, own, index.train, {str(k): v for k, v in budgets.items()}, spec.scorecard, plan
-    )
     data, rules = holding.table.digest, spec.scorecard
-    inputs = LabelInputs(own, bad, index, candidates, holders, data, rules, plan, keep, checkpoints)
+    candidates = await decisions.candidates(Offer(binned.features, own, index.train, budgets, rules, plan))
+    inputs = LabelInputs(own, bad, index, candidates, holders, data, rules, plan, keep, checkpoints, decisions)
     fitted = await lead_scorecard(channel, session, inputs)
     return LabelResult(index, tuple(own), bad, binned, candidates, budgets, fitted)
 
@@ -120,10 +122,12 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
     index = await hold_alignment(channel, holding)
     own = holding.prebinned(index, prebin_rules(spec.bin))
-    answers = AnswerInputs(leader, own, spec.bin.min_prebin_rows, holding.table.digest, keep)
+    # In common bins each has none or enough of the rows of one bank: see `Holding.prebinned`.
+    least = spec.bin.min_prebin_rows if holding.common is None else 0
+    answers = AnswerInputs(leader, own, least, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
     data, plan = holding.table.digest, plan_fit(spec.scorecard)
-    inputs = HolderInputs(leader, holders, own, index, basis, data, plan, keep, checkpoints)
+    inputs = HolderInputs(leader, holders, own, index, basis, data, plan, keep, checkpoints, min(least, 1))
     return index, await hold_features(channel, session, inputs)
 
 
@@ -137,3 +141,20 @@ async def coordinate(channel: Channel, spec: RunSpec) -> None:
 def prebin_rules(rules: BinSection) -> PrebinRules:
     """How every party of a scorecard cuts its columns."""
     return PrebinRules(max_prebins=rules.prebins, min_rows=rules.min_prebin_rows, max_categories=rules.max_categories)
+
+
+def decide(holding: Holding) -> Decisions:
+    """Who decides in a label holder's run: it alone, or the banks of its pool."""
+    if holding.pool is None:
+        return OneBank()
+    return PooledDecisions(holding.pool, holding.table.party, holding.spec.hybrid)
+
+
+async def own_features(holding: Holding, index: RowIndex) -> list[OwnFeature]:
+    """A label holder's own columns in bins: its own, or those of all banks of its pool."""
+    rules = prebin_rules(holding.spec.bin)
+    if holding.pool is None:
+        return holding.prebinned(index, rules)
+    party = holding.spec.label_holder
+    run = f"{holding.spec.run.name}/{holding.spec.run.seed}"  # what all parts of the run have in common
+    return await pooled_features(holding.pool, OwnColumns(run, holding.table, index, party, rules))
