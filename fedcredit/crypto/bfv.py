@@ -262,7 +262,8 @@ class SecretContext(KeylessContext):
 
     Args:
         plain: As `KeylessContext`.
-        kept: As `kept` gave it in a process before this one, or a packed secret alone; None makes a fresh pair.
+        kept: As `kept` gave it in a process before this one, or a packed secret alone, which has no public key;
+            None makes a fresh pair.
 
     Raises:
         IntegrityError: ``kept`` is not a key pair for these parameters.
@@ -275,7 +276,7 @@ class SecretContext(KeylessContext):
         self._secret = seal.KeyGenerator(self._context).secret_key() if kept is None else self._read_secret(kept)
         self._encryptor = seal.Encryptor(self._context, self._secret)
         self._decryptor = seal.Decryptor(self._context, self._secret)
-        self._public = (kept or b"")[TERNARY_BYTES:] or self._fresh_public()
+        self._public = self._fresh_public() if kept is None else kept[TERNARY_BYTES:]
         if kept is not None and len(kept) > TERNARY_BYTES:
             self._check_pair()
 

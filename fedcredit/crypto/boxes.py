@@ -13,11 +13,11 @@ Source: RFC 7748 (low-order results refused, section 6.1); RFC 5869; RFC 8439.
 
 from __future__ import annotations
 
+import hmac
+
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from fedcredit.errors import BoundError, PeerError
 
@@ -42,7 +42,7 @@ class BoxKey:
     def __init__(self, secret: bytes) -> None:
         self._secret = X25519PrivateKey.from_private_bytes(secret)
         self.public = self._secret.public_key().public_bytes_raw()
-        self._shared: dict[bytes, bytes] = {}
+        self._extracted: dict[bytes, bytes] = {}
 
     def __repr__(self) -> str:
         return "BoxKey(secret)"
@@ -75,11 +75,10 @@ class BoxKey:
             raise PeerError("boxes.forged", "a box that was not made by its sender for this reader and place") from None
 
     def _cipher(self, writer: bytes, reader: bytes, peer: bytes, place: bytes) -> ChaCha20Poly1305:
-        shared = self._shared.get(peer)
-        if shared is None:
-            shared = self._shared[peer] = self._agree(peer)
-        info = joined(_LABEL, writer, reader, place)
-        return ChaCha20Poly1305(HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(shared))
+        extracted = self._extracted.get(peer)
+        if extracted is None:  # HKDF's first step, once for each peer; its second is one block of HMAC
+            extracted = self._extracted[peer] = hmac.digest(bytes(_KEY_BYTES), self._agree(peer), "sha256")
+        return ChaCha20Poly1305(hmac.digest(extracted, joined(_LABEL, writer, reader, place) + b"\x01", "sha256"))
 
     def _agree(self, peer: bytes) -> bytes:
         if len(peer) != _KEY_BYTES or int.from_bytes(peer, "little") >= _FIELD_PRIME or peer == self.public:
@@ -92,4 +91,4 @@ class BoxKey:
 
 def joined(*parts: bytes) -> bytes:
     """Parts with their lengths, so that no two lists of parts give the same bytes."""
-    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(8, "big"), part)])

@@ -35,6 +35,17 @@ __all__ = ["MaskKey", "MaskRoster"]
 
 _KEY_BYTES = 32
 _FIELD_PRIME = (1 << 255) - 19
+_LOW_ORDER = frozenset(
+    {
+        0,
+        1,
+        _FIELD_PRIME - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    }
+)
+"""All canonical points whose product with any clamped key is zero: of order 1, 2, 4 and 8 on the curve or its twist."""
+
 _MAX_BITS = 64
 _MAX_MODULUS = 1 << 63
 _MAX_VALUES = 1 << 32
@@ -63,12 +74,12 @@ class MaskRoster:
         if len(self.keys) < 2:
             raise BoundError("masks.roster", f"a roster of {len(self.keys)} was given, at least 2 members are needed")
         object.__setattr__(self, "keys", dict(self.keys))  # the caller's mapping may change, a roster may not
-        probe = X25519PrivateKey.generate()  # a low-order point gives zero with every key
         owners: dict[bytes, str] = {}
         for name, key in sorted(self.keys.items()):
             if len(key) != _KEY_BYTES or int.from_bytes(key, "little") >= _FIELD_PRIME:
                 raise PeerError("masks.key", f"mask key of {name}: no canonical X25519 public key of 32 bytes")
-            _agree(probe, key, name)
+            if int.from_bytes(key, "little") in _LOW_ORDER:
+                raise _low_order(name)
             if key in owners:
                 raise PeerError("masks.duplicate", f"mask key of {name}: the same as that of {owners[key]}")
             owners[key] = name
@@ -177,7 +188,11 @@ def _agree(secret: X25519PrivateKey, public: bytes, name: str) -> bytes:
     try:
         return secret.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:  # all-zero result: RFC 7748, section 6.1
-        raise PeerError("masks.low-order", f"mask key of {name}: a point of low order") from None
+        raise _low_order(name) from None
+
+
+def _low_order(name: str) -> PeerError:
+    return PeerError("masks.low-order", f"mask key of {name}: a point of low order")
 
 
 def _stream(shared: bytes, info: bytes) -> Callable[[int], bytes]:
@@ -198,4 +213,4 @@ def _below(stream: Callable[[int], bytes], modulus: int, size: int) -> NDArray[n
 
 
 def _joined(*parts: bytes) -> bytes:
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])

@@ -196,7 +196,7 @@ def mask_vector(
     if int(values.max()) > shape.bound or int(values.min()) < -shape.bound:
         raise BoundError("secure_sum.value", f"a value exceeds the bound of {shape.bound}")
     pairs = key.mask(roster, own, shape.length, shape.bits)
-    return (values.astype(np.uint64) + pairs + _stream(seed, roster, shape)) & shape.mask
+    return (values.astype(np.uint64) + pairs + _stream(seed, _label(roster), shape)) & shape.mask
 
 
 def masks_left(
@@ -216,8 +216,9 @@ def masks_left(
         PeerError: a secret is not that of the member's public key.
     """
     left = np.zeros(shape.length, dtype=np.uint64)
+    label = _label(roster)
     for seed in seeds.values():
-        left += _stream(seed, roster, shape)
+        left += _stream(seed, label, shape)
     for name, secret in secrets.items():
         left -= pair_key(secret).mask(roster, name, shape.length, shape.bits)
     return left & shape.mask
@@ -343,10 +344,13 @@ def body_size(shape: SumShape, *, encrypted: bool) -> int:
     return (shape.bits + 7) // 8 * shape.length
 
 
-def _stream(seed: bytes, roster: MaskRoster, shape: SumShape) -> NDArray[np.uint64]:
+def _label(roster: MaskRoster) -> str:
+    return f"secure_sum/self/{roster.digest().hex()}"
+
+
+def _stream(seed: bytes, label: str, shape: SumShape) -> NDArray[np.uint64]:
     if len(seed) != SEED_BYTES:
         raise BoundError("secure_sum.seed", f"a seed of {len(seed)} bytes was given, {SEED_BYTES} are needed")
-    label = f"secure_sum/self/{roster.digest().hex()}"
     words = np.frombuffer(expand(seed, label, 8 * shape.length), dtype="<u8").astype(np.uint64)
     return words & shape.mask  # low bits of a uniform word are uniform
 

@@ -45,6 +45,9 @@ MOST_HOLDERS = 1 << 16
 """Most shares of one secret; places must be distinct and not 0 modulo p."""
 
 
+_STRIDE = 32
+
+
 def split(secret: bytes, threshold: int, holders: int, entropy: Entropy) -> list[int]:
     """Shares of a secret for holders at places 1, 2, ...
 
@@ -69,8 +72,10 @@ def split(secret: bytes, threshold: int, holders: int, entropy: Entropy) -> list
     found = []
     for place in range(1, holders + 1):
         value = 0
-        for coefficient in coefficients:  # Horner's rule, highest power first
-            value = (value + coefficient) * place % FIELD_PRIME
+        for at in range(0, len(coefficients), _STRIDE):  # Horner's rule, highest power first, seldom reduced
+            for coefficient in coefficients[at : at + _STRIDE]:
+                value = (value + coefficient) * place
+            value %= FIELD_PRIME
         found.append((value + constant) % FIELD_PRIME)
     return found
 

@@ -113,7 +113,7 @@ class SumMember:
         self.rules, self.party = rules, house.party
         self._house = house
         self._state = MemberState() if state is None else decode_struct(MemberState, state, "a kept secure sum")
-        self._box_key = BoxKey(house.secret.derive("secure_sum/box", rules.digest(), house.party.encode()))
+        self._box_key = BoxKey(house.secret.derive("secure_sum/box", rules.digest, house.party.encode()))
 
     def state(self) -> bytes:
         """All it needs to go on in another process; for the bank's own house, mode 0600: it holds secrets."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 from fedcredit.crypto.boxes import joined
@@ -97,6 +98,7 @@ class SumRules:
         """
         return SumShape(length, bound, word_bits(members, bound))
 
+    @cached_property
     def digest(self) -> bytes:
         """32 bytes that name these rules."""
         numbers = f"{self.profile}/{self.min_banks}/{self.colluding}".encode()
@@ -158,13 +160,13 @@ class UnsafeUnsigned:
 
 def join_text(rules: SumRules, party: PartyId, key: bytes) -> bytes:
     """What a bank signs when it joins."""
-    return joined(_LABEL, b"join", rules.digest(), party.encode(), key)
+    return joined(_LABEL, b"join", rules.digest, party.encode(), key)
 
 
 def welcome_digest(rules: SumRules, members: Sequence[Joined]) -> bytes:
     """Names a first roster by its members and their keys; boxes of the first sum are bound to it."""
     keys = [part for one in members for part in (one.party.encode(), one.key)]
-    return hashlib.sha256(joined(_LABEL, b"welcome", rules.digest(), *keys)).digest()
+    return hashlib.sha256(joined(_LABEL, b"welcome", rules.digest, *keys)).digest()
 
 
 def check_floor(rules: SumRules, holders: int, left: int) -> int:
@@ -207,7 +209,7 @@ def roster_digest(rules: SumRules, number: int, base: Sequence[str], fresh: Sequ
     holders = [name.encode() for name in base]
     keys = [part for one in fresh for part in (one.party.encode(), one.pair_key, one.seed_digest)]
     parts = (joined(*holders), joined(*keys))
-    return hashlib.sha256(joined(_LABEL, b"roster", rules.digest(), number.to_bytes(8, "big"), *parts)).digest()
+    return hashlib.sha256(joined(_LABEL, b"roster", rules.digest, number.to_bytes(8, "big"), *parts)).digest()
 
 
 def about(roster: bytes, what: str, length: int, bound: int) -> bytes:

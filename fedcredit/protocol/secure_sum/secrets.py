@@ -43,7 +43,7 @@ class SumSecrets:
 
     def derive(self, use: str) -> bytes:
         """32 bytes for one use; they follow from the roster, so that another roster gets others."""
-        return self.secret.derive(f"secure_sum/{use}", self.rules.digest(), self.origin, self.number.to_bytes(8, "big"))
+        return self.secret.derive(f"secure_sum/{use}", self.rules.digest, self.origin, self.number.to_bytes(8, "big"))
 
     @property
     def pair(self) -> bytes:
