@@ -88,8 +88,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 -- one parameter an option
         return
     if refused:
         write_notice(
-            f"{len(refused)} of {len(plan.points)} combinations are refused, such as {refused[0].name}: "
-            f"{refused[0].refusal}"
+            f"{len(refused)} of {len(plan.points)} runs are refused, such as {refused[0].name}: {refused[0].refusal}"
         )
     if any(point.loaded is not None and point.loaded.spec.privacy.ledger_dir for point in plan.points):
         write_notice("privacy.ledger_dir: all runs are charged to the same ledgers, so later ones may be refused")

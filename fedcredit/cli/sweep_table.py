@@ -36,11 +36,12 @@ def show_sweep(study: Study, folder: Path, page: Path) -> None:
         console.width = _PIPE
     if study.best is not None:
         console.print(_table(study, bars=console.is_terminal))
-    for one in study.missing[:_MOST]:
-        text = Text(f"{one.status} ", style="bold red" if one.status == "failed" else "yellow")
-        console.print(text.append(f"{one.point.name}: {one.error}", style="default"), soft_wrap=True)
-    if len(study.missing) > _MOST:
-        console.print(f"… and {len(study.missing) - _MOST} more without a result, in results.csv", soft_wrap=True)
+    for status, error, names in study.problems[:_MOST]:
+        text = Text(f"{status} ", style="bold red" if status == "failed" else "yellow")
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(text.append(f"{names[0]}{more}: {error}", style="default"), soft_wrap=True)
+    if len(study.problems) > _MOST:
+        console.print(f"… and {len(study.problems) - _MOST} other reasons, in results.csv", soft_wrap=True)
     plain = sum(not one.summary.get("encryption", {}).get("enabled", True) for one in study.done)
     if plain:
         said = f"NOT ENCRYPTED: in {plain} of {len(study.done)} runs every value crossed in the clear"
@@ -55,10 +56,13 @@ def _table(study: Study, *, bars: bool) -> Table:
     by, repeated = study.metric, bool(study.plan.seeds)
     runs = f"{len(study.done)} of {len(study.ended)} runs" if study.missing else f"{len(study.ended)} runs"
     table = Table(
-        title=f"{study.plan.title}: {runs}, {by.direction}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        title=f"{study.plan.title}: {runs} by {by.name}, {by.direction}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for varied in study.plan.varied:
-        numbers = all(_is_number(one.values[study.plan.varied.index(varied)]) for one in study.combinations)
+        numbers = study.rows[varied.key].dtype.is_numeric()
         table.add_column(varied.label, justify="right" if numbers else "left", no_wrap=True)
     table.add_column(by.name, justify="right", no_wrap=True)
     if bars:
@@ -83,14 +87,6 @@ def _table(study: Study, *, bars: bool) -> Table:
     if len(shown) > _MOST:
         table.caption, table.caption_justify = f"… {len(shown) - _MOST} more in results.csv", "left"
     return table
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _number(value: float | None) -> str:
@@ -129,7 +125,7 @@ def _reading(study: Study) -> list[Text]:
     if study.tied:
         many = "combination" if study.tied == 1 else "combinations"
         lines.append(
-            Text(f"≈ {study.tied} other {many} can not be told from the best (95 % interval of the difference)")
+            Text(f"≈ {study.tied} other {many} cannot be told from the best (95 % interval of the difference)")
         )
     rows, bads = study.figure("rows_test"), study.figure("positives_test")
     compared = sum(bool(one.found) for one in study.combinations)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 from markupsafe import Markup
@@ -17,7 +18,8 @@ from fedcredit.errors import FedCreditError
 from fedcredit.report.attention import alarms
 from fedcredit.report.build import render, write_page
 from fedcredit.report.read import read_settings
-from fedcredit.report.sweep_charts import MOST_LINES, Grid, along, over
+from fedcredit.report.sweep_charts import MOST_LINES, Grid, along
+from fedcredit.report.sweep_maps import over, price
 from fedcredit.report.words import count, decimals, duration, figures, join, model_name, signed, size
 from fedcredit.runtime.sweep import RUNS, Ended
 from fedcredit.runtime.sweep_compare import Against
@@ -29,6 +31,17 @@ __all__ = ["build_sweep_page"]
 
 _FILE: Final = "sweep.html"
 _MOST_MAPS: Final = 6
+_SENT: Final = "bytes_sent.total"
+_MUCH_LESS: Final = 0.8
+_PRICED: Final = 1.05  # costs that differ by less are the same
+_WORDS: Final = {
+    "auc_test": "AUC on held-out rows",
+    "ks_test": "KS on held-out rows",
+    "brier_test": "Brier score on held-out rows",
+    "ece_test": "Calibration error on held-out rows",
+    "seconds.total": "Seconds",
+    _SENT: "Bytes sent by all parties",
+}
 _LEVELS: Final = {
     "auc_test": (("label holder alone", "auc_label_holder_alone"), ("pooled rows", "auc_pooled_reference"))
 }
@@ -68,7 +81,7 @@ def build_sweep_page(study: Study, folder: Path) -> Path:
         The file written.
 
     Raises:
-        DataError: it can not be written.
+        DataError: it cannot be written.
     """
     view = {
         "title": f"{study.plan.title}: {len(study.ended)} runs",
@@ -83,12 +96,19 @@ def build_sweep_page(study: Study, folder: Path) -> Path:
         "unprotected": _unprotected(study.done),
         "unequal": sum(one.summary.get("scores_equal_pooled_plaintext") is False for one in study.done),
         "charts": _charts(study),
+        "words": figure_words,
+        "numeric": [study.rows[one.key].dtype.is_numeric() for one in study.plan.varied],
         "lines": _lines(study),
         "costs": [name for name, key in _ROW_COSTS if key in study.rows.columns],
         "command": _command(study, folder),
         "product": fedcredit.__version__,
     }
     return write_page(folder / _FILE, render("sweep.html.j2", view))
+
+
+def figure_words(name: str) -> str:
+    """A figure in words, or by its name where there are none."""
+    return _WORDS.get(name, name)
 
 
 def _number(value: float | None) -> str:
@@ -99,7 +119,7 @@ def _number(value: float | None) -> str:
 
 def _setting(study: Study, one: Combination) -> str:
     pairs = zip(study.plan.varied, one.values, strict=True)
-    return ", ".join(f"{varied.label} {value}" for varied, value in pairs) or "the configuration as it is"
+    return ", ".join(f"{varied.label} = {value}" for varied, value in pairs) or "the configuration as it is"
 
 
 def _verdict(study: Study) -> str:
@@ -112,24 +132,39 @@ def _sentences(study: Study) -> list[str]:
     """How far to trust the order."""
     told = []
     compared = [one for one in study.combinations if one.found]
+    if len(compared) < 2 or study.best is None:
+        return []
+    others = len(compared) - 1
     if study.tied:
-        many = "combination" if study.tied == 1 else "combinations"
-        told.append(
-            f"{study.tied} of the {len(compared) - 1} other {many} can not be told from it: the 95 % interval of the "
-            "difference includes zero."
+        many = (
+            "The other one"
+            if others == 1
+            else f"All {others} others"
+            if study.tied == others
+            else f"{study.tied} of {others} others"
         )
-    elif (
-        study.best is not None
-        and len(compared) > 1
-        and all(one is None or one.margin is not None for one in study.against)
-    ):
+        told.append(f"{many} may well be as good: the 95 % interval of the difference includes zero.")
+        told += _cheaper(study)
+    elif all(one is None or one.margin is not None for one in study.against):
         told.append("It can be told from every other combination: no 95 % interval of a difference includes zero.")
-    if len(compared) > 1:
-        told.append(
-            f"The best of {len(compared)} was chosen on the held-out rows themselves, so its figure flatters it. Confirm "
-            "it on rows that no run has seen before you quote it."
-        )
+    told.append(
+        f"The best of {len(compared)} was chosen on the held-out rows themselves, so its figure flatters it: confirm "
+        "it on rows that no run has seen before you quote it."
+    )
     return told
+
+
+def _cheaper(study: Study) -> list[str]:
+    """The combination that sends least among those that may be as good as the best, if that is much less."""
+    pairs = zip(study.combinations, study.against, strict=True)
+    good = [one for one, against in pairs if against is not None and (one is study.best or against.tied)]
+    if study.best is None or any(math.isnan(one.mean_of(_SENT)) for one in good):
+        return []
+    least, usual = min(good, key=lambda one: one.mean_of(_SENT)), study.best.mean_of(_SENT)
+    sent = least.mean_of(_SENT)
+    if sent > _MUCH_LESS * usual:
+        return []
+    return [f"Of these, {_setting(study, least)} sends least: {size(sent)} a run, the best {size(usual)}."]
 
 
 def _tiles(study: Study) -> list[tuple[str, str, str]]:
@@ -184,7 +219,7 @@ def _grid(study: Study, by: Metric) -> Grid | None:
         points=[(one.values, value) for one, value in kept],
         spreads=[one.spread if by is study.metric else None for one, _ in kept],
         orders=_orders(study, [one for one, _ in kept]),
-        metric=by.name,
+        metric=figure_words(by.name),
         higher=by.higher,
         best=best,
         levels=levels,
@@ -197,10 +232,8 @@ def _orders(study: Study, found: Sequence[Combination]) -> list[list[str]]:
     for place, varied in enumerate(study.plan.varied):
         there = {one.values[place] for one in found}
         order = [text for value in varied.values if (text := shown(value)) in there]
-        try:
+        with contextlib.suppress(ValueError):
             order.sort(key=float)
-        except ValueError:
-            pass
         orders.append(order)
     return orders
 
@@ -213,25 +246,30 @@ def _charts(study: Study) -> list[tuple[Metric, list[tuple[Markup, str]]]]:
         if grid is None:
             continue
         varied = [key for key, order in enumerate(grid.orders) if len(order) > 1]
-        charts = [(_renamed(along(grid, key), place), _caption(grid, key)) for key in varied]
-        pairs = list(itertools.combinations(varied, 2))[:_MOST_MAPS]
-        beyond = "the best over the other keys" if len(grid.labels) > 2 else f"each cell one {by.name}"
+        charts = [(along(f"along-{place}-{key}", grid, key), _caption(grid, key)) for key in varied]
+        beyond = ", the best over the other keys in each cell" if len(grid.labels) > 2 else ""
         charts += [
-            (_renamed(over(grid, across, down), place), f"Darker is better; {beyond}. The best is framed.")
-            for down, across in pairs
+            (
+                over(f"over-{place}-{across}-{down}", grid, across, down),
+                f"Darker is better{beyond}. The best is framed.",
+            )
+            for down, across in list(itertools.combinations(varied, 2))[:_MOST_MAPS]
         ]
+        charts += _price(study, grid, f"price-{place}")
         if charts:
             all_charts.append((by, charts))
     return all_charts
 
 
-def _renamed(chart: Markup, place: int) -> Markup:
-    """A chart whose ids are unlike those of the same chart of another figure."""
-    text = str(chart)
-    for name in ("along-", "over-"):
-        for before in (' id="', "url(#", 'href="#', 'labelledby="', "-title "):
-            text = text.replace(f"{before}{name}", f"{before}m{place}-{name}")
-    return Markup(text)  # noqa: S704 -- made by `draw`, which escapes every text
+def _price(study: Study, grid: Grid, name: str) -> list[tuple[Markup, str]]:
+    """What combinations reach for what they send; nothing where it is the same for all, or the figure itself is it."""
+    by_values = {one.values: one.mean_of(_SENT) for one in study.combinations}
+    costs = [by_values[values] for values, _ in grid.points]
+    if any(math.isnan(one) for one in costs) or max(costs) < _PRICED * min(costs) or grid.metric == _WORDS[_SENT]:
+        return []
+    chart, frontier = price(name, grid, costs, "Sent by all parties", size)
+    told = "The ring marks the best." if len(frontier) == 1 else "Blue: reached by nothing that sends less."
+    return [(chart, f"Every dot a combination. {told}")]
 
 
 def _caption(grid: Grid, key: int) -> str:
@@ -300,6 +338,3 @@ def _command(study: Study, folder: Path) -> str:
     for one in (study.metric, *study.others):
         words += ["--metric", one.name]
     return " ".join([*words, "--out", str(folder)])
-
-
-Content = Mapping[str, Any]

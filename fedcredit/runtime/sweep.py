@@ -128,7 +128,7 @@ def run_sweep(
         How each run ended, in the order of the plan. An interrupt is not raised: the runs it left are ``stopped``.
 
     Raises:
-        SpecError: ``out`` exists or can not be written, another sweep works in it, or it holds runs of another
+        SpecError: ``out`` exists or cannot be written, another sweep works in it, or it holds runs of another
             configuration under the names of these.
     """
     _prepare(out, resume=resume)
@@ -346,4 +346,4 @@ def _reason(log: Path, status: int) -> str:
         why = "; the machine may be out of memory, try fewer --jobs" if -status == signal.SIGKILL else ""
         return f"its process was ended by {name}{why}"
     last = f": {lines[-1].strip()}" if lines else ""
-    return f"its process ended with code {status}{last}; all it wrote is in {log}"
+    return f"its process ended with code {status}{last}; all it wrote is in {LOGS}/"

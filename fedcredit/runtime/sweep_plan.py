@@ -262,7 +262,7 @@ def _name(settings: Sequence[tuple[str, str]]) -> str:
 
 
 def _distinct(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points, those whose values differ only in signs that a folder's name can not have told apart by a digest."""
+    """The points, those whose values differ only in signs that a folder's name cannot have told apart by a digest."""
     names = [point.name.casefold() for point in points]
     return tuple(
         point

@@ -69,8 +69,16 @@ class Study:
         return [one for one in self.ended if one.folder is None]
 
     @property
+    def problems(self) -> list[tuple[str, str, list[str]]]:
+        """How runs without a run directory ended, why, and the names of those that did for the same reason."""
+        groups: dict[tuple[str, str], list[str]] = {}
+        for one in self.missing:
+            groups.setdefault((one.status, one.error), []).append(one.point.name)
+        return [(status, error, names) for (status, error), names in groups.items()]
+
+    @property
     def tied(self) -> int:
-        """Combinations besides the best that can not be told from it."""
+        """Combinations besides the best that cannot be told from it."""
         pairs = zip(self.combinations, self.against, strict=True)
         return sum(one is not self.best and against is not None and against.tied for one, against in pairs)
 
