@@ -45,10 +45,10 @@ F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
-LEAST_SD = 16
-"""Least deviation of a member's noise, in units of the sum. The sum of m discrete Gaussians then differs from one of
-the whole variance by less than 10 m exp(-pi^2 16^2) a value at every Renyi order: below 1e-1080 in all for 2^40 values
-and 999 members (proposition 14 of Kairouz et al.)."""
+LEAST_SD = 4
+"""Least deviation of a member's noise, in units of the sum; where less would do, this is added. The sum of m discrete
+Gaussians then differs from one of the whole variance by less than 10 m exp(-pi^2 4^2) a value at every Renyi order:
+below 1e-50 in all for 2^40 values and 999 members (proposition 14 of Kairouz et al.)."""
 
 _LARGEST_SD = 1 << 40  # proposals then stay far below 2^53, where floats hold integers exactly
 _WORD = 64
@@ -62,13 +62,15 @@ class SumNoise:
     """What one member adds to a sum.
 
     Args:
-        sensitivity: Largest L2 norm of what one unit (a row, a bank) adds to the sum, in units of the sum.
+        sensitivity: Largest L2 norm of what one unit (a row, a bank) adds to the sum, in units of the sum. All values
+            of the vector get the same noise, so their units should be alike: a count beside sums in units of 2^-16 has
+            to be counted in units of 2^-16 too, or it drowns.
         multiplier: Standard deviation of the noise that must be in the sum, over the sensitivity.
         sources: Members whose noise is counted on: the fewest that an opened sum may have, less those that may
             collude and subtract their own.
 
     Raises:
-        BoundError: no source, or a deviation out of what is proven.
+        BoundError: no source, no noise, or a deviation above 2^40.
     """
 
     sensitivity: int
@@ -82,17 +84,16 @@ class SumNoise:
                 f"noise of multiplier {self.multiplier} for sensitivity {self.sensitivity} from {self.sources} members "
                 "was asked for; all three have to be above 0",
             )
-        if self.variance < LEAST_SD**2:
-            found = math.sqrt(self.variance)
-            raise BoundError(
-                "dp.scale", f"a member's noise would have deviation {found:.3g}, at least {LEAST_SD} units are needed"
-            )
         _check_variance(self.variance)
 
     @property
     def variance(self) -> Fraction:
         """Variance of one member's noise, exactly."""
-        return (Fraction(self.multiplier) * self.sensitivity) ** 2 / self.sources
+        return max((Fraction(self.multiplier) * self.sensitivity) ** 2 / self.sources, Fraction(LEAST_SD**2))
+
+    def total_sd(self, members: int) -> float:
+        """Standard deviation of what so many members add together; more than is counted on, for want of some."""
+        return math.sqrt(members * self.variance)
 
     def bound(self, length: int) -> int:
         """What the noise of one member stays within, as `noise_bound` has it."""
@@ -136,8 +137,8 @@ def noise_for(entropy: Entropy, length: int, noise: SumNoise) -> I64:
     """One member's noise for a sum; it adds it to its own vector before that is masked.
 
     Args:
-        entropy: Bound to the run, the sum and a digest of the vector, so that the same vector gets the same noise and
-            no two vectors do.
+        entropy: Bound to the run, the sum, a digest of the vector and ``noise``, so that the same vector gets the same
+            noise and no two vectors do, nor one vector two noises that are alike.
         length: Number of values.
         noise: What to add.
 

@@ -52,7 +52,7 @@ ORDERS: Final = (*range(2, 65), *range(72, 129, 8), *range(160, 513, 32), 1024)
 
 ACCOUNTANT: Final = f"dp-accounting {version('dp-accounting')}, Renyi, whole orders"
 
-_EXCESS: Final = 1e-300
+_EXCESS: Final = 1e-50
 """Bound on what a sum of discrete noises costs beyond one of the same variance; see `discrete_gaussian.LEAST_SD`."""
 
 _MECHANISMS: Final = ("none", "sampled_gaussian", "discrete_sum")

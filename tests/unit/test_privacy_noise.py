@@ -11,6 +11,7 @@ from scipy import stats
 
 from fedcredit.crypto import discrete_gaussian as module
 from fedcredit.crypto.discrete_gaussian import (
+    LEAST_SD,
     NoiseSource,
     SumNoise,
     bounded_integers,
@@ -128,14 +129,21 @@ def test_the_same_stream_gives_the_same_noise_and_another_does_not() -> None:
 
 
 def test_noise_that_is_not_proven_is_refused() -> None:
-    with pytest.raises(BoundError, match="at least 16 units"):
-        SumNoise(10, 1.0, 2)
     for wrong in ((0, 1.0, 1), (10, 0.0, 1), (10, 1.0, 0), (10, math.nan, 1), (10, math.inf, 1)):
         with pytest.raises(BoundError, match="above 0"):
             SumNoise(*wrong)
     for variance in (Fraction(0), Fraction(-1), Fraction(2**81)):
         with pytest.raises(BoundError, match="deviation"):
             discrete_gaussian(seeded("x"), variance, 1)
+
+
+def test_a_coarse_scale_gets_more_noise_than_it_needs() -> None:
+    coarse = SumNoise(10, 1.0, 100)
+    assert coarse.variance == LEAST_SD**2 > Fraction(100, 100)
+    assert coarse.total_sd(100) == 10 * LEAST_SD
+    # What the sum of shares costs beyond one noise, by the proposition: far below what is added for it.
+    tau = 10 * sum(math.exp(-2 * math.pi**2 * LEAST_SD**2 * k / (k + 1)) for k in range(1, 999))
+    assert tau * 2**40 < 1e-50
 
 
 def test_the_bound_follows_from_the_tail() -> None:
