@@ -11,7 +11,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.flower_client import node_side
 from fedcredit.runtime.flower_words import RECORD, failure
 
-__all__ = ["app", "propose", "session"]
+__all__ = ["app", "propose", "session", "visit"]
 
 app = ClientApp()
 
@@ -26,6 +26,12 @@ def propose(message: Message, context: Context) -> Message:
 def session(message: Message, context: Context) -> Message:
     """A session order: the role runs whole; or the question how it goes."""
     return _answered("session", message, context)
+
+
+@app.train("visit")
+def visit(message: Message, context: Context) -> Message:
+    """One question of a run that is learned in rounds: a worker opens the house, answers, and ends."""
+    return _answered("visit", message, context)
 
 
 def _answered(action: str, message: Message, context: Context) -> Message:

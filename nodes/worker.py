@@ -2,6 +2,7 @@
 
     python -m nodes.worker HOME consider    < proposal       > decision
     python -m nodes.worker HOME run         < session order  > end of the session
+    python -m nodes.worker HOME visit       < visit          > its answer
 
 Long computations would silence the process that speaks with Flower; here they silence nobody. Standard output carries
 the answer and nothing else. An error that leaves no answer ends with code 3; the last line on standard error is then
@@ -16,15 +17,14 @@ from pathlib import Path
 from fedcredit.cli.console import write_error
 from fedcredit.errors import FedCreditError
 from fedcredit.report.build import build_report
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.node_session import consider, run_session
+from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.types import PartyId
 
 __all__ = ["main"]
 
-_MOST_BYTES = 1 << 24
-_USAGE = "usage: python -m nodes.worker HOME consider|run"
+_MOST_BYTES = 1 << 26
+_USAGE = "usage: python -m nodes.worker HOME consider|run|visit"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         0 with an answer on standard output, else 2 or 3.
     """
     given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 2 or given[1] not in {"consider", "run"}:
+    if len(given) != 2 or given[1] not in _ACTIONS:
         write_error(_USAGE)
         return 2
     try:
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 3
     try:
         message = sys.stdin.buffer.read(_MOST_BYTES)
-        answer = consider(home, message) if given[1] == "consider" else run_session(home, message, _report)
+        answer = _ACTIONS[given[1]](home, message)
     except FedCreditError as error:
         write_error(str(error))
         return 3
@@ -56,6 +56,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(folder: Path, party: PartyId) -> None:
     build_report(folder, party)
+
+
+def _consider(home: Home, message: bytes) -> bytes:
+    from fedcredit.runtime.node_session import consider  # noqa: PLC0415 -- each action loads what it needs
+
+    return consider(home, message)
+
+
+def _run(home: Home, message: bytes) -> bytes:
+    from fedcredit.runtime.node_session import run_session  # noqa: PLC0415 -- as above
+
+    return run_session(home, message, _report)
+
+
+def _visit(home: Home, message: bytes) -> bytes:
+    from fedcredit.runtime.rounds_node import run_visit  # noqa: PLC0415 -- as above
+
+    return run_visit(home, message, _report)
+
+
+_ACTIONS = {"consider": _consider, "run": _run, "visit": _visit}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ No model is imported here: the process that drives a run starts in half the time
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -20,8 +21,9 @@ from fedcredit.runtime.proposal import (
     make_proposal,
     read_decision,
 )
-from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.registry import Registry, RunRecord
 from fedcredit.runtime.run_driver_parts import Courier, DriverLimits, DriverParts, Ended, Verdict, VerdictKind
+from fedcredit.runtime.run_sessions import RunEnd
 from fedcredit.runtime.session_files import own_approval
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.travel import read_travelling, travelling_json, without
@@ -57,7 +59,14 @@ def driver_parts(
         own_worker=own_worker,
         make_continuation=partial(_continue, registry),
         limits=limits or DriverLimits(),
+        rounds=partial(_rounds, home),
     )
+
+
+async def _rounds(home: Home, parts: DriverParts, record: RunRecord, order: bytes, stop: asyncio.Event) -> RunEnd:
+    from fedcredit.runtime.rounds_run import Rounds  # noqa: PLC0415 -- loads what other models' drivers do not need
+
+    return await Rounds(parts, record, order, stop, home).through()
 
 
 def _propose(home: Home, registry: Registry, run: RunId) -> bytes:

@@ -44,7 +44,7 @@ class NodeSide:
     Args:
         home: Folder of the member.
         party: Its name by its own settings.
-        command: The worker's command by what it is to do: ``consider`` or ``run``.
+        command: The worker's command by what it is to do: ``consider``, ``run`` or ``visit``.
         supervisor: Process with which all sessions end.
     """
 
@@ -66,11 +66,15 @@ class NodeSide:
             return Answer(self.party, AnswerState.RUNNING)
         return Answer(self.party, AnswerState.DONE, answer)
 
+    def visit(self, question: Question) -> Answer:
+        """Has a worker answer one visit; the coordinator asks again where it waited in vain."""
+        return Answer(self.party, AnswerState.DONE, asyncio.run(run_worker(self._job("visit"), question.payload)))
+
     def answer(self, action: str, words: Mapping[str, object], declared: object) -> Answer:
         """Does what a message asks; every failure becomes an answer with its code and public text.
 
         Args:
-            action: ``propose`` or ``session``.
+            action: ``propose``, ``session`` or ``visit``.
             words: The message.
             declared: The party's name in the SuperNode's own configuration.
         """
@@ -80,7 +84,8 @@ class NodeSide:
                     "node.party", f"the SuperNode runs as {str(declared)[:64]!r}, but the home belongs to {self.party}"
                 )
             question = Question.read(words)
-            return self.consider(question) if action == "propose" else self.session(question)
+            act = {"propose": self.consider, "session": self.session, "visit": self.visit}[action]
+            return act(question)
         except FedCreditError as error:
             return failure(self.party, error)
         except OSError as error:

@@ -38,6 +38,7 @@ __all__ = [
     "open_ledgers",
     "oracle_secrets",
     "policies",
+    "policy_of",
     "read_run_secrets",
     "repeatable_draws",
     "signing_keys",
@@ -47,19 +48,18 @@ __all__ = [
 
 def policies(spec: RunSpec, schemas: Sequence[ProtocolSchema]) -> dict[PartyId, Policy]:
     """Every party's policy: the spec's caps, the run's protocols, nobody but its parties."""
+    return {party: policy_of(spec, schemas, party) for party in (*spec.parties, COORDINATOR)}
+
+
+def policy_of(spec: RunSpec, schemas: Sequence[ProtocolSchema], party: PartyId) -> Policy:
+    """One party's policy, as `policies` gives it."""
     privacy = spec.privacy
     caps = CapSection(
         equations=None if privacy.max_equations == "auto" else float(privacy.max_equations),
         bins_returned=None if privacy.max_bins_returned == "auto" else float(privacy.max_bins_returned),
     )
-    everyone = [*spec.parties, COORDINATOR]
-    protocols = [schema.name for schema in schemas]
-    return {
-        party: simulation_policy(
-            [other for other in everyone if other != party], protocols, caps=caps, enforce=privacy.enforce
-        )
-        for party in everyone
-    }
+    others = [other for other in (*spec.parties, COORDINATOR) if other != party]
+    return simulation_policy(others, [schema.name for schema in schemas], caps=caps, enforce=privacy.enforce)
 
 
 def ledger_folder(loaded: LoadedSpec, files: RunFiles) -> Path:

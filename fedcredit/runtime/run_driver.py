@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from fedcredit.errors import FedCreditError, SpecError, TransportError
 from fedcredit.runtime.registry import ENDED, RunRecord, RunState
-from fedcredit.runtime.run_driver_parts import DriverParts, Verdict, VerdictKind
+from fedcredit.runtime.run_driver_parts import IN_ROUNDS, DriverParts, Verdict, VerdictKind
 from fedcredit.runtime.run_sessions import RunEnd, Sessions
 from fedcredit.types import PartyId, RunId
 
@@ -78,6 +78,8 @@ class _Drive:
         decisions = await self._unless_stopped(self._approvals(proposal))
         orders = {ended: self._parts.make_order(self._run, proposal, decisions, ended) for ended in (False, True)}
         self._state(RunState.RUNNING, "session orders sent")
+        if self._record.model in IN_ROUNDS and self._parts.rounds is not None:
+            return await self._parts.rounds(self._parts, self._record, orders[False], self._stop)
         return await Sessions(self._parts, self._record, orders, self._stop).through()
 
     async def _watch(self) -> None:

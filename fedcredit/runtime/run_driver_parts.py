@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
-from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.registry import Registry, RunRecord
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["Courier", "DriverLimits", "DriverParts", "Ended", "Verdict", "VerdictKind"]
+if TYPE_CHECKING:
+    from fedcredit.runtime.run_sessions import RunEnd
+
+__all__ = ["IN_ROUNDS", "Courier", "DriverLimits", "DriverParts", "Ended", "Verdict", "VerdictKind"]
+
+IN_ROUNDS: Final = frozenset({"fedavg"})
+"""Models that are learned in rounds over visits, not in sessions over the exchange."""
 
 
 class Courier(Protocol):
@@ -24,8 +31,8 @@ class Courier(Protocol):
 
         Args:
             party: Whom.
-            action: ``"propose"`` (payload: a proposal, answer: a decision) or ``"session"`` (payload: a session order,
-                answer: the party's end of the run).
+            action: ``"propose"`` (payload: a proposal, answer: a decision), ``"session"`` (payload: a session order,
+                answer: the party's end of the run), or ``"visit"`` (payload: a `NodeVisit`, answer: a `NodeVisited`).
             payload: Bytes that the node's worker reads.
             timeout_s: Longest wait.
 
@@ -125,6 +132,8 @@ class DriverParts:
         make_continuation: Registers the run that goes on without some parties and returns its name; raises SpecError
             where that is impossible. The daemon starts it like any other.
         limits: How long the driver waits.
+        rounds: The running part of a run that is learned in rounds (`IN_ROUNDS`), from these parts, the run, its
+            session order, and what is set when the operator stops it; None where this driver carries none.
     """
 
     registry: Registry
@@ -136,3 +145,4 @@ class DriverParts:
     own_worker: Callable[[bytes], Awaitable[bytes]]
     make_continuation: Callable[[RunId, frozenset[PartyId]], RunId]
     limits: DriverLimits = DriverLimits()
+    rounds: Callable[[Self, RunRecord, bytes, asyncio.Event], Coroutine[Any, Any, RunEnd]] | None = None
