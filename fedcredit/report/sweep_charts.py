@@ -95,7 +95,7 @@ def along(name: str, grid: Grid, key: int) -> Markup:
             ys = [value for _, value in grid.points]
             axes.plot(xs, ys, linestyle="none", marker="o", markersize=4, color=MUTED, alpha=0.45)
         joined = "-" if _numeric(grid.orders[key]) else (0, (1.5, 2))
-        for beside, (colour, (_, line)) in enumerate(zip(OWNERS, lines, strict=False)):
+        for beside, (colour, (_name, line)) in enumerate(zip(OWNERS, lines, strict=False)):
             errors = [spread or 0.0 for *_, spread in line]
             apart = _apart(places, beside - (len(lines) - 1) / 2, logarithmic) if any(errors) else places
             axes.errorbar(
