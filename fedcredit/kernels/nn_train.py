@@ -1,5 +1,7 @@
 """Training on one bank's own rows, from parameters that all banks share.
 
+Steps are written out: loading the library's optimisers takes seconds, and a bank may start a process for every round.
+
 Source: McMahan et al., AISTATS 2017 (averaging); Li et al., MLSys 2020 (FedProx); Karimireddy et al., ICML 2020
 (SCAFFOLD, option II).
 """
@@ -107,16 +109,19 @@ def train_local(
     held = list(network.parameters())
     fixed = [one.detach().clone() for one in held] if rules.proximal else None
     drift = _parts(pull.drift, held) if pull is not None and pull.drift is not None else None
-    optimiser = torch.optim.SGD(held, lr=rules.learning_rate, momentum=rules.momentum, weight_decay=rules.weight_decay)
     numbers, codes, bad = (torch.from_numpy(one) for one in (rows.numbers, rows.codes, rows.bad))
     made: Steps = _PlainSteps(network, rules) if steps is None else steps(network)
+    speed = [torch.zeros_like(one) for one in held] if rules.momentum else None
     with one_thread():
         for batch in made.batches(len(rows)):
             slopes = made.gradients(numbers[batch], codes[batch], bad[batch])
-            for at, (one, slope) in enumerate(zip(held, slopes, strict=True)):
-                pulled = slope if fixed is None else slope + rules.proximal * (one.detach() - fixed[at])
-                one.grad = pulled if drift is None else pulled + drift[at]
-            optimiser.step()
+            with torch.no_grad():
+                for at, (one, slope) in enumerate(zip(held, slopes, strict=True)):
+                    step = slope + rules.weight_decay * one if rules.weight_decay else slope
+                    step = step if fixed is None else step + rules.proximal * (one - fixed[at])
+                    step = step if drift is None else step + drift[at]
+                    step = step if speed is None else speed[at].mul_(rules.momentum).add_(step)
+                    one.sub_(step, alpha=rules.learning_rate)
     found = network.vector()
     if not np.isfinite(found).all():
         right = "training ran away to numbers that are not finite; lower fedavg.learning_rate"

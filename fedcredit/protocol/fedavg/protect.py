@@ -16,7 +16,7 @@ from fedcredit.crypto.noise_plan import releases, sum_noise
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.errors import BoundError
 from fedcredit.kernels.nn import Network
-from fedcredit.kernels.nn_private import PrivateRules, PrivateSteps
+from fedcredit.kernels.nn_train import Steps
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import RunId
 
@@ -72,7 +72,7 @@ class Protection:
         limit = noise.bound(len(values))
         return values + np.clip(noise_for(entropy, len(values), noise), -limit, limit), limit
 
-    def steps(self, round_: int, parameters: NDArray[np.float64]) -> Callable[[Network], PrivateSteps] | None:
+    def steps(self, round_: int, parameters: NDArray[np.float64]) -> Callable[[Network], Steps] | None:
         """Private batches and gradients of one round's training; None where noise is added to the sum instead.
 
         Args:
@@ -82,6 +82,8 @@ class Protection:
         update = self._releases["update"]
         if update.summed:
             return None
+        from fedcredit.kernels.nn_private import PrivateRules, PrivateSteps  # noqa: PLC0415 - loads Opacus, for seconds
+
         clip = self._spec.differential_privacy.clip_norm
         rules = PrivateRules(update.multiplier, clip, update.rate, update.steps)
         content = hashlib.sha256(parameters.astype("<f8").tobytes()).digest()
