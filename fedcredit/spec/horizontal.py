@@ -150,8 +150,10 @@ class HybridSection(Section):
 
     Attributes:
         own_intercepts: Whether each bank keeps an intercept (trees: a base margin) of its own.
-        personal_trees: Trees that each bank adds for its own rows.
+        personal_trees: Trees that each bank adds for its own rows, from what it knows by then; nobody is asked.
         personal_rate: Their learning rate.
+        personal_leaves: Their leaves, at most.
+        personal_rows: Least rows in one of them.
         woe_rows: Rows with the pool's odds that are added to each bin of a bank before it takes a WOE of its own; 0 =
             the pool's WOE for all.
         slope_ridge: Penalty that holds a bank's own coefficients to those of the pool; 0 = the pool's for all.
@@ -160,6 +162,8 @@ class HybridSection(Section):
     own_intercepts: bool = True
     personal_trees: Annotated[int, Field(ge=0)] = 0
     personal_rate: Annotated[float, Field(gt=0, le=1)] = 0.1
+    personal_leaves: Annotated[int, Field(ge=2, le=64)] = 4
+    personal_rows: Count = 20
     woe_rows: NotNegative = 100.0
     slope_ridge: NotNegative = 10.0
 
