@@ -36,7 +36,9 @@ class RoundSums:
     questions: Sequence[Columns]
     sums: Sequence[tuple[Ints, Ints]]
 
-    def check(self, features: Sequence[TreeFeature], bits: Mapping[Split, Bools], plan: BoostPlan) -> None:
+    def check(
+        self, features: Sequence[TreeFeature], bits: Mapping[Split, Bools], plan: BoostPlan, *, common: bool = False
+    ) -> None:
         """Holds each bitmap against the rules for bins and, over all nodes together, against the sums.
 
         A lie within the noise, or one told in sums and bitmap alike, is not seen: the column is its owner's.
@@ -45,6 +47,7 @@ class RoundSums:
             features: All features of the run.
             bits: bool (n,) of each new split.
             plan: Sizes of bins and noise.
+            common: Whether bins are those of several banks: then one of them may have no rows here.
 
         Raises:
             IntegrityError: naming the holder and the code of its feature.
@@ -57,7 +60,8 @@ class RoundSums:
         for split, left in bits.items():
             feature, places = features[split.feature], starts[split.feature] + np.array(split.left, dtype=np.int64)
             name = f"{feature.owner}: a bitmap of feature {feature.code}"
-            if min(int(left.sum()), int((~left).sum())) < plan.boost.min_bin_rows:
+            fewest = min(int(left.sum()), int((~left).sum()))
+            if fewest < plan.boost.min_bin_rows and not (common and fewest == 0):
                 raise IntegrityError("boost.bitmap", f"{name} has fewer rows on a side than a bin may have")
             room = _DEVIATIONS * plan.noise_sd * math.sqrt(len(self.questions) * places.size)
             for values, sums in together:

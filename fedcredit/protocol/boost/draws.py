@@ -25,9 +25,11 @@ class HolderDraws:
 
     Args:
         seed: 32 bytes, escrowed by the holder.
+        common: 32 bytes from which it draws features where it answers several banks; empty = from ``seed``.
     """
 
     seed: bytes
+    common: bytes = b""
 
     def noise(self, batch: int, slot: int, outputs: int, sd: float) -> tuple[Ints, Ints]:
         """What is added to the sums of g and of h of one asked node; int64 (outputs,) each.
@@ -47,7 +49,7 @@ class HolderDraws:
 
     def columns(self, tree: int, features: int, share: float) -> Bools:
         """Features offered to a tree; bool (features,)."""
-        return sampled_columns(self.seed, tree, features, share)
+        return sampled_columns(self.common or self.seed, tree, features, share)
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class LabelDraws:
 
     Args:
         seed: 32 bytes, escrowed by the label holder.
+        common: 32 bytes from which all banks of a pool draw features; empty = from ``seed``.
     """
 
     seed: bytes
+    common: bytes = b""
 
     def rounding(self, tree: int, rows: int) -> tuple[Floats, Floats]:
         """For g and h, float64 (rows,) in [0, 1)."""
@@ -73,7 +77,7 @@ class LabelDraws:
 
     def columns(self, tree: int, features: int, share: float) -> Bools:
         """Own features that a tree may use; bool (features,)."""
-        return sampled_columns(self.seed, tree, features, share)
+        return sampled_columns(self.common or self.seed, tree, features, share)
 
     def validation(self, rows: int, fraction: float) -> Bools:
         """Rows set aside to judge early stopping on; bool (rows,)."""

@@ -58,6 +58,7 @@ class HolderInputs:
         draws: Noise and samples.
         keep: Randomness and escrow.
         checkpoints: Where disclosed splits are kept.
+        common: Whether bins are those of several banks: one of them may have no rows at this bank, and none has a few.
     """
 
     label_holder: PartyId
@@ -68,6 +69,7 @@ class HolderInputs:
     draws: HolderDraws
     keep: KeptSecrets
     checkpoints: Checkpoints
+    common: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     answers = _Answers(inputs, thresholds, given)
     matrix = np.column_stack([feature.codes[inputs.index.summed] for feature in inputs.own])
     bins = tuple(feature.shape.bins for feature in inputs.own)
-    grouping = Grouping(matrix, bins, min_rows=inputs.plan.boost.min_bin_rows)
+    grouping = Grouping(matrix, bins, min_rows=0 if inputs.common else inputs.plan.boost.min_bin_rows)
     conversation = inputs.plan.conversation(session, grouping.rows)
     answerer = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
     last = inputs.plan.boost.first_trees_local - 1

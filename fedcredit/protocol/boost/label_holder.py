@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, PeerError
 from fedcredit.kernels.known_splits import model_bits
+from fedcredit.kernels.pooled_rows import Among
 from fedcredit.kernels.tree_grower import TreeGrower
 from fedcredit.kernels.tree_model import BoostedTrees, Split, margins
 from fedcredit.kernels.trees import BoostState, Records, TreeRecord
@@ -39,7 +40,11 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
+from fedcredit.protocol.hybrid.trees_personal import own_trees
+from fedcredit.protocol.hybrid.trees_pool import Together, answer_bound, settle_trees
+from fedcredit.protocol.pool import Pool
 from fedcredit.protocol.select.label_holder import ChosenRows, choose_rows
+from fedcredit.spec.model import HybridSection
 from fedcredit.types import PartyId
 
 __all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees", "training_rows"]
@@ -66,6 +71,8 @@ class LabelInputs:
         keep: Randomness and escrow.
         checkpoints: Its state after each tree.
         report: Told of each tree.
+        pool: The banks that grow these trees together; None = this one alone.
+        hybrid: What is a bank's own in them.
     """
 
     own: Sequence[OwnFeature]
@@ -77,6 +84,8 @@ class LabelInputs:
     keep: KeptSecrets
     checkpoints: Checkpoints
     report: Report
+    pool: Pool | None = None
+    hybrid: HybridSection = field(default_factory=HybridSection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +98,10 @@ class LedTrees:
         train: bool (n,), rows trained on; rows neither held out nor trained on judged early stopping.
         margins: float64 (n,), log-odds of default of all common rows that count; of no meaning in others.
         bits: bool (n, S), side of every such row in every split of the model.
-        history: One record a tree, those after the best one included.
+        history: One record a tree, those after the best one included, those for own rows alone left out.
         counts: Distinct splits each holder has disclosed, those that no tree needed in the end included.
         outputs: Sums that all holders together answer to one vector.
+        shared: Trees of the model that all banks of the pool have; the others are for own rows alone.
     """
 
     model: BoostedTrees
@@ -102,6 +112,7 @@ class LedTrees:
     history: tuple[TreeRecord, ...]
     counts: Mapping[PartyId, int]
     outputs: int
+    shared: int = 0
 
 
 async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) -> LedTrees:
@@ -117,13 +128,23 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     note_rows(inputs.keep.escrow, inputs.index)
     shapes = await _shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
+    counting = inputs.index.train
+    common = await settle_trees(
+        inputs.pool,
+        (inputs.plan, inputs.hybrid),
+        features.features,
+        (inputs.bad[counting], train[counting]),
+        (channel.party, inputs.draws),
+    )
+    features = replace(features, features=common.features)
     bins = {party: Expected(tuple((f.code, f.bins) for f in announced)) for party, announced in shapes.items()}
     chosen = None
     if inputs.index.hidden:
         chosen = await choose_rows(channel, inputs.holders, inputs.index, inputs.keep, session.run_digest)
     conversation = inputs.plan.conversation(session, int(inputs.index.summed.sum()))
     asker = await GroupSumAsker.open(channel, conversation, bins, inputs.keep)
-    run = _Run(channel, (asker, chosen), inputs, features, train)
+    inputs = replace(inputs, draws=replace(inputs.draws, common=common.columns or b""))
+    run = _Run(channel, (asker, chosen), inputs, features, (train, common.among))
     while not run.state.finished:
         await run.grow()
     await channel.broadcast(inputs.holders, TreeStart(tree=len(run.state.history), more=False))
@@ -174,15 +195,17 @@ class _Run:
         asked: tuple[GroupSumAsker, ChosenRows | None],
         inputs: LabelInputs,
         features: FeatureList,
-        train: Bools,
+        rows: tuple[Bools, Among | None],
     ) -> None:
+        train, among = rows
+        self._together = Together(inputs.pool)
         self._channel, self._inputs, self._features = channel, inputs, features
         self._asker, self._chosen = asked
         self._plan, self._train = inputs.plan, train
         self._rows = np.flatnonzero(inputs.index.train)  # rows that judge early stopping go down the trees too
         self._formats = {party: SlotFormat(features.bins_of(party)) for party in inputs.holders}
         codes = code_matrix(inputs.own, self._rows)
-        records = Records(features.features, codes, inputs.bad[self._rows], train[self._rows])
+        records = Records(features.features, codes, inputs.bad[self._rows], train[self._rows], among)
         saved = inputs.checkpoints.load()
         rules = inputs.plan.rules
         fresh = BoostState(records, rules)
@@ -192,28 +215,35 @@ class _Run:
         """One tree."""
         tree, plan = len(self.state.history), self._plan
         if tree < plan.boost.first_trees_local:
-            grower = self.state.next_tree(OfferedDraws(self._inputs.draws, self._own_offer(tree)))
+            grower = await self._begin(tree, self._own_offer(tree))
             while not grower.done:
-                grower.choose([])
-                grower.settle({})
+                await self._choose(tree, grower, [])
+                await self._together.run(f"tree/{tree}", grower.settling({}))
         else:
             await self._channel.broadcast(self._inputs.holders, TreeStart(tree=tree, more=True))
             offered = await self._offered(tree)
-            grower = self.state.next_tree(OfferedDraws(self._inputs.draws, offered))
+            grower = await self._begin(tree, offered)
             root: RoundSums | None = None
             for number in range(len(plan.slots)):
                 answered = await self._sums(grower, (tree, number))
                 root = root or answered
-                bits = await self._bitmaps((tree, number), grower.choose(answered.sums))
+                bits = await self._bitmaps((tree, number), await self._choose(tree, grower, answered.sums))
                 for one in (root, answered):  # the root holds every row that counts in this tree
-                    one.check(self._features.features, bits, plan)
-                grower.settle(bits)
+                    one.check(self._features.features, bits, plan, common=self._inputs.pool is not None)
+                await self._together.run(f"tree/{tree}", grower.settling(bits))
         known = len(self.state.known.numbered)
-        record = self.state.add(grower)
+        record = await self._together.run(f"tree/{tree}", self.state.adding(grower))
         state = self.state.to_state()
         note_tree(self._inputs.keep.escrow, tree, state.trees[-1], state.splits[known:])
         self._inputs.checkpoints.save(write_checkpoint(state))
         self._inputs.report(tree + 1, plan.boost.trees, record)
+
+    async def _begin(self, tree: int, offered: Bools) -> TreeGrower:
+        draws = OfferedDraws(self._inputs.draws, offered)
+        return await self._together.run(f"tree/{tree}", self.state.growing(draws))
+
+    async def _choose(self, tree: int, grower: TreeGrower, sums: Sequence[tuple[Ints, Ints]]) -> list[Split]:
+        return await self._together.run(f"tree/{tree}", grower.choosing(sums, answer_bound(self._plan)))
 
     def _own_offer(self, tree: int) -> Bools:
         places = self._features.of_party(self._channel.party)
@@ -302,7 +332,8 @@ class _Run:
     async def score(self) -> LedTrees:
         """Has the held-out rows' paths told, and puts the model together."""
         self._channel.stage("score")
-        model, test = self.state.result().model, self._inputs.index.test
+        state = own_trees(self.state, self._inputs.hybrid) if self._inputs.pool is not None else self.state
+        model, test = state.result().model, self._inputs.index.test
         disclosed = {party: self._disclosed(party) for party in self._inputs.holders}
         needed = needed_splits(model, self.state.known.splits)
         for party, splits in disclosed.items():
@@ -315,7 +346,7 @@ class _Run:
             paths = await self._paths(party, int(test.sum()), len(kept_of_party))
             told |= {split: paths[:, place] for place, split in enumerate(kept_of_party)}
         bits = np.zeros((len(test), len(model.splits)), np.bool_)  # rows that do not count go nowhere
-        bits[self._rows] = self.state.bits()
+        bits[self._rows] = state.bits()
         bits[test] = model_bits(model, code_matrix(self._inputs.own, np.flatnonzero(test)), told)
         numbers = {split: place for splits in disclosed.values() for place, split in enumerate(splits)}
         return LedTrees(
@@ -327,6 +358,7 @@ class _Run:
             history=self.state.history,
             counts={party: len(splits) for party, splits in disclosed.items()},
             outputs=sum(sum(self._features.bins_of(party)) for party in self._inputs.holders),
+            shared=self.state.best_tree + 1,
         )
 
     async def _paths(self, party: PartyId, rows: int, splits: int) -> Bools:

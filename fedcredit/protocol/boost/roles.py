@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.prg import SEED_BYTES
+from fedcredit.crypto.secret import RunSecret
 from fedcredit.errors import DataError
 from fedcredit.kernels.prebin import PrebinRules
 from fedcredit.protocol.align.index import RowIndex
@@ -25,10 +26,12 @@ from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.hybrid.own_bins import OwnColumns, pooled_features
+from fedcredit.protocol.pool import Alone
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.spec.model import BoostSection, RunSpec
 
-__all__ = ["SCHEMAS", "BoostResult", "coordinate", "hold", "lead", "own_features"]
+__all__ = ["SCHEMAS", "BoostResult", "coordinate", "hold", "holder_draws", "lead", "own_features"]
 
 SCHEMAS = (ALIGN, GROUP_SUM, SELECT, BOOST)
 """All messages of a boosting run."""
@@ -80,8 +83,20 @@ async def lead(
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = index.bad(holding.table.label)
-    own, seed = own_features(holding, index)
-    inputs = LabelInputs(own, bad, index, holders, plan_boost(spec), LabelDraws(seed), keep, checkpoints, report)
+    own, seed = own_features(holding, index) if holding.pool is None else await _common_features(holding, index)
+    inputs = LabelInputs(
+        own=own,
+        bad=bad,
+        index=index,
+        holders=holders,
+        plan=plan_boost(spec),
+        draws=LabelDraws(seed),
+        keep=keep,
+        checkpoints=checkpoints,
+        report=report,
+        pool=holding.pool,
+        hybrid=spec.hybrid,
+    )
     return BoostResult(index, tuple(own), bad, await lead_trees(channel, session, inputs))
 
 
@@ -93,7 +108,15 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     index = await hold_alignment(channel, holding)
     own, seed = own_features(holding, index)
     inputs = HolderInputs(
-        leader, own, index, holding.table.digest, plan_boost(spec), HolderDraws(seed), keep, checkpoints
+        label_holder=leader,
+        own=own,
+        index=index,
+        data_version=holding.table.digest,
+        plan=plan_boost(spec),
+        draws=holder_draws(holding, seed),
+        keep=keep,
+        checkpoints=checkpoints,
+        common=holding.common is not None,
     )
     return index, await hold_trees(channel, session, inputs)
 
@@ -110,6 +133,30 @@ def own_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], b
     bins, rows = (boost.bins, _LEAST_OWN) if holding.leads else (boost.holder_bins, boost.min_bin_rows)
     rules = PrebinRules(max_prebins=bins, min_rows=rows, max_categories=holding.spec.bin.max_categories)
     own = holding.prebinned(index, rules, index.train)
+    return own, _seed(holding)
+
+
+def holder_draws(holding: Holding, seed: bytes) -> HolderDraws:
+    """A feature holder's draws: noise is another for every bank, the features offered are the same for all."""
+    if holding.common is None:
+        return HolderDraws(seed)
+    return HolderDraws(seed, RunSecret(holding.common).entropy("hybrid/columns").take(SEED_BYTES))
+
+
+async def _common_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], bytes]:
+    """A bank's own columns in bins of all banks, and the seed of its draws.
+
+    Every bank learns totals by these bins, so they hold as many rows as a feature holder's.
+    """
+    spec = holding.spec
+    boost, pool = spec.boost or BoostSection(), holding.pool or Alone(holding.table.party)
+    rules = PrebinRules(max_prebins=boost.bins, min_rows=boost.min_bin_rows, max_categories=spec.bin.max_categories)
+    run = f"{spec.run.name}/{spec.run.seed}"  # what all parts of the run have in common
+    columns = OwnColumns(run, holding.table, index, spec.label_holder, rules, index.train)
+    return await pooled_features(pool, columns), _seed(holding)
+
+
+def _seed(holding: Holding) -> bytes:
     seed = holding.keep.replayable.take(SEED_BYTES)
     holding.keep.escrow.record("draws", {"seed": seed.hex()})
-    return own, seed
+    return seed
