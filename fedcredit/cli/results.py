@@ -8,10 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fedcredit.cli.console import stdout
+from fedcredit.cli.results_hybrid import show_hybrid
+from fedcredit.cli.results_averaged import show_averaged
+from fedcredit.runtime.run_driver_parts import IN_ROUNDS
 
 __all__ = ["VIEWS", "Row", "View", "show_results"]
 
@@ -57,7 +61,15 @@ def show_results(summary: Summary, report: Path) -> None:
         summary: Content of ``summary.json``.
         report: Where the report is.
     """
-    console, view = stdout(), VIEWS[summary["model"]]
+    if summary["model"] in IN_ROUNDS:
+        show_averaged(summary, report)
+        return
+    console = stdout()
+    if summary.get("hybrid") is not None:
+        show_hybrid(console, summary)
+        _show_rest(console, summary, report, ())
+        return
+    view = VIEWS[summary["model"]]
     table = Table(title=f"{summary['name']}: {summary['rows_test']:,} held-out rows, {summary['positives_test']:,} bad")
     for name in (view.name, "AUC", "KS"):
         table.add_column(name, justify="left" if name == view.name else "right")
@@ -65,8 +77,14 @@ def show_results(summary: Summary, report: Path) -> None:
         cells = ("—" if figure is None else f"{figure:.4f}" for figure in (row.auc, row.ks))
         table.add_row(row.label, *cells, style="bold" if row.main else "")
     console.print(table)
+    _show_rest(console, summary, report, (_rows_line(summary), *view.notes(summary)))
+
+
+def _show_rest(console: Console, summary: Summary, report: Path, notes: Iterable[Text]) -> None:
+    """What every run says: how it was protected, what it disclosed, what it took."""
     console.print(_encryption_line(summary["encryption"]))
-    console.print(_rows_line(summary), soft_wrap=True)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     spent = summary["disclosure"]
     console.print(
         f"Disclosed at most: {_of(spent['equations_per_feature'], spent['cap'])} equations a feature, "
@@ -74,8 +92,6 @@ def show_results(summary: Summary, report: Path) -> None:
         f"{_of(spent['bins_returned'], spent['bins_returned_cap'])} bins returned",
         soft_wrap=True,
     )
-    for note in view.notes(summary):
-        console.print(note, soft_wrap=True)
     console.print(f"{summary['seconds']['total']:.1f} s, {summary['max_rss_mb']:.0f} MB", soft_wrap=True)
     console.print(f"Report: {report}", soft_wrap=True)
 

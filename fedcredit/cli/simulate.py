@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +14,11 @@ from rich.progress import Progress as Bar
 
 from fedcredit.cli.console import stderr, write_json, write_notice
 from fedcredit.cli.results import show_results
+from fedcredit.errors import SpecError
 from fedcredit.report.build import build_report
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress
+from fedcredit.runtime.run_driver_parts import IN_ROUNDS
 from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import LoadedSpec, load_spec
@@ -28,6 +32,7 @@ _STAGES = {
     "bin": "counting goods and bads by bin",
     "scorecard": "selecting and fitting",
     "boost": "growing trees",
+    "rounds": "averaging over banks",
     "score": "scoring held-out rows",
     "compare": "repeating everything in the clear to compare",
     "report": "writing the report",
@@ -35,6 +40,14 @@ _STAGES = {
 
 _STEPS = {"boost": "tree"}
 """What the steps of a counted stage are called, where it is not "step"."""
+
+
+class _Engine(StrEnum):
+    """What can carry the rounds of averaging."""
+
+    LOCAL = "local"
+    FLOWER = "flower"
+
 
 _EPILOG = """Examples:
 
@@ -62,6 +75,10 @@ def _simulate(
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,  # noqa: FBT002
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed or interrupted.")] = False,  # noqa: FBT002
+    engine: Annotated[
+        _Engine | None,
+        typer.Option(help="What carries the rounds of averaging: this process, or Flower's simulation engine on Ray."),
+    ] = None,
 ) -> None:
     """Run all parties of a configuration on this machine and write a run directory.
 
@@ -74,9 +91,11 @@ def _simulate(
     ledgers charge nothing twice.
     """
     loaded = load_spec(config, overrides or ())
+    if engine is not None and loaded.spec.run.model not in IN_ROUNDS:
+        raise SpecError("simulate.engine", f"--engine: for runs that average, not for {loaded.spec.run.model}")
     target = _target(out, loaded.spec.run.name, resume=resume)
     try:
-        simulation = _with_progress(loaded, target, resume=resume)
+        simulation = _with_progress(loaded, target, resume=resume, engine=engine)
     except KeyboardInterrupt:
         _notice(target)
         raise
@@ -115,7 +134,7 @@ def _notice(out: Path) -> None:
         write_notice(one.notice)
 
 
-def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool) -> Simulation:
+def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool, engine: _Engine | None) -> Simulation:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     console = stderr()
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -133,11 +152,18 @@ def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool) -> Simulation
             for party in loaded.spec.feature_holders:
                 build_report(folder, party.name)
 
+        if engine is not None:
+            from fedcredit.runtime.averaging import simulate_averaging  # noqa: PLC0415 -- only where it is used
+
+            simulate_averaging(loaded, out, progress=tell, finish=report, resume=resume, engine=engine.value)
+            return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
         return simulate(loaded, out, progress=tell, finish=report, resume=resume)
 
 
 def _stages(loaded: LoadedSpec) -> int:
     """Stages of a run: the model's, with loading, comparing and reporting around them."""
+    if loaded.spec.run.model in IN_ROUNDS:
+        return 4
     model = MODEL_RUNS.get(loaded.spec.run.model)
     return 3 + (len(model.seconds.keys() - {"start"}) if model else 0)
 

@@ -14,6 +14,7 @@ import fedcredit
 from fedcredit.errors import DataError
 from fedcredit.report import words
 from fedcredit.report.attention import alarms
+from fedcredit.report.averaged_page import averaged_view
 from fedcredit.report.feature_holder import feature_holder_view
 from fedcredit.report.files import Settings, Summary
 from fedcredit.report.hybrid_page import hybrid_view
@@ -34,6 +35,8 @@ _HOLDER: Final[dict[str, Callable[[Path, Settings, str], HolderPart]]] = {
     "scorecard": holder_scorecard,
     "boost": holder_trees,
 }
+
+_AVERAGED: Final = frozenset({"fedavg"})
 
 _FILTERS: Final = {
     "amount": words.amount,
@@ -71,13 +74,17 @@ def build_report(run: Path, party: str | None = None) -> Path:
     parties = party_names(summary)
     if party is not None and (party not in parties or Path(party).name != party):  # a party's name is a folder's name
         raise DataError("report.party", f"no party {party!r} in this run; it has {words.join(list(parties))}")
+    if summary.model in _AVERAGED:
+        shared = _shared(summary, read_settings(run), owner_colours(parties))
+        return write_page(run / _FILE, render("averaged.html.j2", {**shared, **averaged_view(run, summary)}))
     if summary.model not in _LABEL:
         known = words.join(sorted(_LABEL))
         raise DataError("report.model", f"summary.json: model {summary.model!r} has no report; those with one: {known}")
     settings, colours = read_settings(run), owner_colours(parties)
     shared = _shared(summary, settings, colours)
     if summary.hybrid is not None:
-        return write_page(run / _FILE, render("hybrid.html.j2", {**shared, **hybrid_view(run, summary, summary.hybrid)}))
+        view = hybrid_view(run, summary, summary.hybrid)
+        return write_page(run / _FILE, render("hybrid.html.j2", {**shared, **view}))
     if party is None or party == summary.bank:
         view = label_holder_view(run, summary, settings, colours, _LABEL[summary.model])
         return write_page(run / _FILE, render("label_holder.html.j2", {**shared, **view}))

@@ -36,7 +36,7 @@ _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _IV_READINGS: Final = ((0.02, "very weak"), (0.1, "weak"), (0.3, "medium"), (0.5, "strong"))
 _IV_BEYOND: Final = "very strong"
 
-_MODELS: Final = {"scorecard": "Scorecard", "boost": "Boosted trees"}
+_MODELS: Final = {"scorecard": "Scorecard", "boost": "Boosted trees", "fedavg": "Averaged network"}
 _ROLES: Final = {"label_holder": "Label holder", "feature_holder": "Feature holder", "coordinator": "Coordinator"}
 
 

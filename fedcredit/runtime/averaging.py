@@ -212,7 +212,7 @@ class _Averaging:
         with ExitStack() as stack:
             ledgers = houses.open_ledgers(houses.ledger_folder(self._loaded, files), rules, stack)
             reports = {party: ledger.report(run) for party, ledger in ledgers.items()}
-        files.json("leakage.json", averaging_leakage(carried, reports, transcript))
+        files.json("leakage.json", averaging_leakage(carried.simulated.model.schemas, reports, transcript))
         # From the summary on all is written: a process that is killed now is resumed without a message.
         files.json("summary.json", averaging_summary(carried, figures, compared, reports, transcript))
 

@@ -8,14 +8,20 @@ from types import MappingProxyType
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.boost.messages import SCHEMA as BOOST
+from fedcredit.protocol.fedavg.messages import SCHEMA as FEDAVG
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.protocol.secure_sum.messages import SCHEMA as SECURE_SUM
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.wire.schema import ProtocolSchema
 
 __all__ = ["MODEL_SCHEMAS"]
 
 MODEL_SCHEMAS: Mapping[str, tuple[ProtocolSchema, ...]] = MappingProxyType(
-    {"scorecard": (ALIGN, GROUP_SUM, BIN, SELECT, SCORECARD), "boost": (ALIGN, GROUP_SUM, SELECT, BOOST)}
+    {
+        "scorecard": (ALIGN, GROUP_SUM, BIN, SELECT, SCORECARD),
+        "boost": (ALIGN, GROUP_SUM, SELECT, BOOST),
+        "fedavg": (SECURE_SUM, FEDAVG),
+    }
 )
-"""By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS`."""
+"""By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS` and `fedcredit.runtime.rounds_models.ROUND_MODELS`."""

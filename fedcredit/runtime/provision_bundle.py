@@ -24,7 +24,7 @@ from fedcredit.types import COORDINATOR, PartyId
 
 __all__ = ["PROTOCOLS", "LocalPlan", "remove_bundle", "write_bundle"]
 
-PROTOCOLS = ("align", "bin", "boost", "group_sum", "run", "scorecard", "select")
+PROTOCOLS = ("align", "bin", "boost", "fedavg", "group_sum", "run", "scorecard", "secure_sum", "select")
 """Names of all protocols, as policies name them."""
 
 _FILES = ("roster.json", "ca.pem", "certificate.pem", "policy.toml", "compose.yaml", "CHECKLIST.md")

@@ -33,7 +33,7 @@ from fedcredit.runtime.proposal import Checked
 from fedcredit.runtime.rounds import RoundBank, RoundHouse, VisitQuestion
 from fedcredit.runtime.rounds_model import BankSeat
 from fedcredit.runtime.rounds_models import ROUND_MODELS
-from fedcredit.runtime.rounds_summary import bank_summary
+from fedcredit.runtime.rounds_summary import averaging_leakage, bank_summary
 from fedcredit.runtime.rounds_tables import bank_tables
 from fedcredit.runtime.rounds_words import NodeVisit, NodeVisited
 from fedcredit.runtime.run_directory import RunFiles
@@ -203,6 +203,8 @@ class _Visited:
         sent = [one for one in earlier_messages(files.audit) if one.sender == party]
         files.text("spec.toml", spec_toml(checked.spec))
         files.transcript(sent)
+        reports = {party: self._ledger.report(checked.run)}
+        files.json("leakage.json", averaging_leakage(self._model.schemas, reports, sent))
         summary = bank_summary(checked.spec, checked.run, self._model.schemas, sent)
         proposal = checked.proposal
         deployed = {"party": party, "continues": proposal.continues or None, "missing": list(proposal.missing)}

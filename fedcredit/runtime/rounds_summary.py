@@ -121,12 +121,14 @@ def averaging_summary(
 
 
 def averaging_leakage(
-    carried: Carried, reports: Mapping[PartyId, Sequence[LedgerLine]], transcript: Sequence[TranscriptEntry]
+    schemas: Sequence[ProtocolSchema],
+    reports: Mapping[PartyId, Sequence[LedgerLine]],
+    transcript: Sequence[TranscriptEntry],
 ) -> dict[str, Any]:
     """Content of ``leakage.json``."""
     kinds = {entry.kind for entry in transcript}
     return {
-        "steps": accounts.leakage_steps([schema.name for schema in carried.simulated.model.schemas], kinds),
+        "steps": accounts.leakage_steps([schema.name for schema in schemas], kinds),
         "ledger": accounts.ledger_numbers(reports),
         "statistical_leak_log2": None,
     }

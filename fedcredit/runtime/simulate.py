@@ -31,6 +31,7 @@ from fedcredit.errors import SpecError
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
+from fedcredit.runtime.hybrid_simulation import simulate_hybrid
 from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInputs, Seat
@@ -38,6 +39,7 @@ from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress, StageClock
 from fedcredit.runtime.provenance import versions
 from fedcredit.runtime.run_directory import RunFiles, run_directory
+from fedcredit.runtime.run_driver_parts import IN_ROUNDS
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.runtime.summary import Effort, leakage, summarise
 from fedcredit.runtime.unfinished import (
@@ -121,13 +123,25 @@ def simulate(
         FedCreditError: a party or the protocol failed.
     """
     spec = loaded.spec
+    if spec.run.model in IN_ROUNDS:
+        from fedcredit.runtime.averaging import simulate_averaging  # noqa: PLC0415 -- loads what others do not need
+
+        simulate_averaging(loaded, out, progress=progress, finish=finish, entropy_seed=entropy_seed, resume=resume)
+        return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
     model = MODEL_RUNS.get(spec.run.model)
     if not spec.simulation or model is None:
-        known = " or ".join(f'"{name}"' for name in MODEL_RUNS)
+        known = " or ".join(f'"{name}"' for name in sorted({*MODEL_RUNS, *IN_ROUNDS}))
         raise SpecError("spec.simulate", f'run: simulate runs mode = "simulation" with model = {known} in this version')
-    if spec.several_banks and spec.run.model != "fedavg":
-        raise SpecError("spec.simulate", "party.role: several banks with feature holders are not in this version")
     tell = progress or (lambda _: None)
+    if spec.several_banks:
+        if resume:
+            raise SpecError("resume.hybrid", "--resume: a run of several banks with feature holders starts anew")
+        run = RunId(os.urandom(16).hex())
+        with run_directory(out, run) as files:
+            simulate_hybrid(loaded, files, run, entropy_seed, tell)
+            if finish is not None:
+                finish(files.folder)
+        return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
     left = to_resume(out, spec_digest(spec)) if resume else None
     run = RunId(os.urandom(16).hex()) if left is None or left.run is None else left.run
     with run_directory(out, run, None if left is None else left.folder) as files, ExitStack() as stack:

@@ -16,8 +16,10 @@ from fedcredit.governance.policy import load_policy
 from fedcredit.protocol.align.messages import SCHEMA as ALIGN
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.boost.messages import SCHEMA as BOOST
+from fedcredit.protocol.fedavg.messages import SCHEMA as FEDAVG
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
+from fedcredit.protocol.secure_sum.messages import SCHEMA as SECURE_SUM
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.runtime.home import open_home
 from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
@@ -313,7 +315,7 @@ def test_a_local_trial_is_ready_and_stays_so(tmp_path: Path) -> None:
 
 
 def test_all_protocols_are_named() -> None:
-    schemas = (ALIGN, BIN, BOOST, GROUP_SUM, NOTICE_SCHEMA, SCORECARD, SELECT)
+    schemas = (ALIGN, BIN, BOOST, FEDAVG, GROUP_SUM, NOTICE_SCHEMA, SCORECARD, SECURE_SUM, SELECT)
     assert sorted(schema.name for schema in schemas) == list(PROTOCOLS)
 
 

@@ -26,8 +26,8 @@ def write_banks(folder: Path, count: int = 4, rows: int = 200, sections: Section
     folder.mkdir(parents=True, exist_ok=True)
     listed = []
     for place in range(1, count + 1):
-        n = rows + 10 * place
-        latent = rng.normal(size=n) + 0.1 * place
+        n = rows + 10 * (place % 17)
+        latent = rng.normal(size=n) + 0.1 * (place % 5)
         bad = (rng.random(n) < 1 / (1 + np.exp(1.0 - 1.5 * latent))).astype(int)
         bad[:2] = [0, 1]
         income = np.exp(3 - 0.5 * latent + rng.normal(size=n)).round(3)

@@ -1,0 +1,71 @@
+"""Averaging between houses over Flower's messages: three banks, the digest of the simulation, and banks that fail."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fedcredit.errors import FedCreditError
+from fedcredit.governance.audit import verify_directory
+from fedcredit.runtime.averaging import simulate_averaging
+from fedcredit.runtime.proxy import find_nginx
+from fedcredit.spec.load import load_spec
+from fedcredit.types import COORDINATOR
+
+if TYPE_CHECKING:
+    from tests.e2e.rounds import made_up_banks, rounds_town
+else:
+    sys.path.append(str(Path(__file__).parent))
+    import made_up_banks
+    import rounds_town
+
+try:
+    find_nginx()
+except FedCreditError as missing:
+    pytest.skip(f"NOT TESTED: {missing}", allow_module_level=True)
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rounds_town.Town]:
+    folder = tmp_path_factory.mktemp("banks")
+    sections: made_up_banks.Sections = {
+        "secure_sum": {"profile": "masked+he"},
+        "fedavg": {"rounds": 2, "round_timeout_s": 300.0},
+    }
+    config = made_up_banks.write_banks(folder / "records", 3, sections=sections)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        made, proxy = rounds_town.build(folder, load_spec(config))
+        try:
+            made.start(proxy)
+            yield made
+        finally:
+            made.stop()
+
+
+def test_three_banks_get_the_model_of_the_simulation(
+    town: rounds_town.Town, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    run = town.launch()
+    assert town.ended(run) == "finished: all parties have finished", town.told()
+    out = simulate_averaging(town.loaded, tmp_path / "out")
+    simulated = json.loads((out / "summary.json").read_text())
+    assert simulated["model_equals_plain_sums"] is True
+    for party in town.nodes:
+        folder = town.homes[party].runs / run
+        assert town.summary(party, run)["model_digest"] == simulated["model_digest"]
+        assert (folder / f"model/{party}/model.json").read_bytes() == (out / f"model/{party}/model.json").read_bytes()
+        assert not (folder / "secrets").exists()
+        assert not (folder / "checkpoints").exists()
+        verify_directory(folder / "audit")
+    assert set(town.registry.outcomes(run)) == {*town.nodes, COORDINATOR}
+    steps = town.events(run, "round")
+    record_property("steps", steps)
+    assert len(steps) == 13
