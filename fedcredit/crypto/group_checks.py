@@ -54,7 +54,7 @@ def check_values(parameters: GroupSumParameters, values: NDArray[np.int64]) -> N
 
 
 def check_grouping(parameters: GroupSumParameters, grouping: Grouping) -> None:
-    """Refuses a grouping that the parameters were not derived for, or with bins that are empty or undersized.
+    """Refuses a grouping that the parameters were not derived for, or with bins that are undersized.
 
     Raises:
         BoundError: names what does not fit.
@@ -66,11 +66,11 @@ def check_grouping(parameters: GroupSumParameters, grouping: Grouping) -> None:
             "group-sum.weight-bound",
             f"grouping: weights up to {grouping.weight_bound} declared, the parameters hold {parameters.weight_bound}",
         )
-    if grouping.outputs < 1 or grouping.min_rows < 1 or max(grouping.bins, default=0) > _LARGEST_CODE:
+    if grouping.outputs < 1 or grouping.min_rows < 0 or max(grouping.bins, default=0) > _LARGEST_CODE:
         raise BoundError(
             "group-sum.grouping",
-            f"grouping: {grouping.outputs} outputs, minimum rows {grouping.min_rows}; both must be at least 1, and a "
-            f"feature has at most {_LARGEST_CODE} bins",
+            f"grouping: {grouping.outputs} outputs, minimum rows {grouping.min_rows}; at least 1 and 0 are "
+            f"right, and a feature has at most {_LARGEST_CODE} bins",
         )
     grouping.check()
 

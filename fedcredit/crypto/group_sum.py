@@ -33,7 +33,7 @@ class Grouping:
         bins: Number of bins of each feature.
         weights: int32 (rows, columns) or None; extra outputs that are weighted sums over all rows.
         weight_bound: Largest absolute weight allowed; at least 1.
-        min_rows: A bin with fewer rows is refused.
+        min_rows: A bin with fewer rows is refused; 0 = a bin may be empty, as one that others have rows in.
     """
 
     codes: NDArray[np.int32]

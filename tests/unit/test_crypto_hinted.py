@@ -163,7 +163,7 @@ def test_groupings_that_do_not_fit_are_refused_before_anything_is_drawn() -> Non
     bad = [
         Grouping(codes, (4, 2), weights, 8),  # an empty bin
         Grouping(codes, (3, 2), weights, 8, min_rows=11),  # an undersized one: the last has 10
-        Grouping(codes, (3, 2), weights, 8, min_rows=0),
+        Grouping(codes, (3, 2), weights, 8, min_rows=-1),
         Grouping(codes, (2, 2), weights, 8),
         Grouping(codes[:-1], (3, 2)),
         Grouping(codes, (3, 2), weights, 9),
