@@ -18,10 +18,14 @@ from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.table import HolderTable
 from fedcredit.governance.ledger import Ledger
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.pool import Pool
+from fedcredit.protocol.secure_sum.rules import SumRules
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
+from fedcredit.runtime.escrow import FileEscrow
+from fedcredit.runtime.hybrid_sums import SUM_SCHEMAS, MemberHouse, open_pool, relay, sum_rules
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.metering import Meter
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, Report, Seat
@@ -30,27 +34,11 @@ from fedcredit.runtime.side_by_side import Played, Presence, run_side_by_side
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
-from fedcredit.wire.schema import ProtocolSchema
 
-__all__ = ["BankSums", "HybridHouses", "HybridPlayed", "play_hybrid"]
+__all__ = ["HybridHouses", "HybridPlayed", "play_hybrid"]
 
 _SUMS = "sums"
 """Folder of the audit logs of the banks' sums."""
-
-
-@dataclass(frozen=True)
-class BankSums:
-    """How the banks add up.
-
-    Args:
-        schemas: Messages of the sums.
-        pool: One bank's end, from its channel and its run secret.
-        relay: The coordinator's part.
-    """
-
-    schemas: tuple[ProtocolSchema, ...]
-    pool: Callable[[RunSpec, Channel, RunSecret], Pool]
-    relay: Callable[[RunSpec, Channel], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +76,12 @@ class HybridHouses:
             for party, secret in self.secrets.items()
         }
 
+    def keep(self, bank: PartyId) -> dict[PartyId, KeptSecrets]:
+        """Secrets of every party as it began a bank's part, once more, for what is repeated in the clear."""
+        spec = self.spec.for_bank(bank)
+        origin = houses.Origin.of(spec, {party: self.tables[party] for party in spec.parties})
+        return houses.oracle_secrets(origin, self.secrets_in(bank))
+
     def common(self, holder: PartyId) -> bytes:
         """What a holder's order of features follows from in all parts: in a simulation, from spec and records."""
         origin = houses.Origin.of(self.spec, self.tables)
@@ -101,20 +95,21 @@ class HybridPlayed:
     Args:
         outcomes: Of each bank's part.
         networks: Of each bank's part, and of the sums under the coordinator's name; not sealed yet.
+        sums: Totals that the first bank opened, and values in them; all banks opened the same.
     """
 
     outcomes: Mapping[PartyId, Outcome]
     networks: Mapping[PartyId, LocalNetwork]
+    sums: tuple[int, int]
 
 
 def play_hybrid(
-    there: HybridHouses, sums: BankSums, progress: Callable[[PartyId, str], None], report: Report, stack: ExitStack
+    there: HybridHouses, progress: Callable[[PartyId, str], None], report: Report, stack: ExitStack
 ) -> HybridPlayed:
     """Plays every role of every network to its end; leaves audit logs and ledgers open.
 
     Args:
         there: The houses.
-        sums: How the banks add up.
         progress: Told each stage of the first bank.
         report: Told how far the first bank is.
         stack: Closes what was opened.
@@ -123,37 +118,60 @@ def play_hybrid(
         FedCreditError: a party failed, or the protocol was broken.
     """
     busy, banks = Meter(), [bank.name for bank in there.spec.banks]
-    common = _sums_network(there, sums, busy)
+    common = _sums_network(there, busy)
     stack.callback(common.close)
-    secrets = there.secrets_in(_SUMS)
-    parts, stand_ins = {}, {}
+    rules = sum_rules(there.spec, there.part_of(_SUMS))
+    parts, stand_ins, led = {}, {}, []
     for bank in banks:
-        pool = sums.pool(there.spec, common.channel(bank), RunSecret(secrets[bank]))
         part = _Part(there, bank, LocalNetwork(_settings(there, bank, busy, progress if bank == banks[0] else None)))
         stack.callback(part.network.close)
-        presence = Presence(part.role(bank, pool, report if bank == banks[0] else _unheard, stack))
+        bank_role = _Bank(part, common.channel(bank), rules, report if bank == banks[0] else _unheard)
+        presence = Presence(bank_role.play(stack))
+        led.append(bank_role)
         stack.callback(presence.close)
         stand_ins[bank] = presence.stand_in()
         roles = {holder.name: part.role(holder.name, None, _unheard, stack) for holder in there.spec.feature_holders}
-        relay = there.model.coordinate(part.network.channel(COORDINATOR), part.spec)
-        parts[bank] = Played(part.network, {bank: presence.play(), **roles, COORDINATOR: relay})
-    adding = Played(common, {**stand_ins, COORDINATOR: sums.relay(there.spec, common.channel(COORDINATOR))})
+        answers = there.model.coordinate(part.network.channel(COORDINATOR), part.spec)
+        parts[bank] = Played(part.network, {bank: presence.play(), **roles, COORDINATOR: answers})
+    adding = Played(common, {**stand_ins, COORDINATOR: relay(common.channel(COORDINATOR), rules)})
     results = asyncio.run(run_side_by_side([*parts.values(), adding]))
     outcomes = {bank: _outcome(there, bank, parts[bank].network, results[at]) for at, bank in enumerate(banks)}
-    return HybridPlayed(outcomes, {**{bank: one.network for bank, one in parts.items()}, COORDINATOR: common})
+    networks = {**{bank: one.network for bank, one in parts.items()}, COORDINATOR: common}
+    return HybridPlayed(outcomes, networks, led[0].added)
+
+
+class _Bank:
+    """A bank in two networks: it opens its pool, then plays its part."""
+
+    def __init__(self, part: _Part, sums: Channel, rules: SumRules, report: Report) -> None:
+        self._part, self._sums, self._rules, self._report = part, sums, rules, report
+        self.added = (0, 0)
+
+    async def play(self, stack: ExitStack) -> Any:
+        """The role; the bank leaves the sums when it has ended well."""
+        there, bank = self._part.there, self._sums.party
+        secrets = there.secrets_in(_SUMS)
+        escrow = FileEscrow(there.files.folder / "escrow" / _SUMS / f"{bank}.jsonl", durable=False)
+        stack.callback(escrow.close)
+        keys = houses.signing_keys({one: secrets[one] for one in self._rules.banks}, _run_digest(there, _SUMS))
+        pool = await open_pool(self._sums, self._rules, MemberHouse(RunSecret(secrets[bank]), escrow, keys))
+        result = await self._part.role(bank, pool, self._report, stack)
+        await pool.close()
+        self.added = (pool.sums, pool.values)
+        return result
 
 
 class _Part:
     """One bank's part of the run."""
 
     def __init__(self, there: HybridHouses, bank: PartyId, network: LocalNetwork) -> None:
-        self._there, self._bank, self.network = there, bank, network
+        self.there, self._bank, self.network = there, bank, network
         self.spec = there.spec.for_bank(bank)
         self._secrets = there.secrets_in(bank)
 
     def role(self, party: PartyId, pool: Pool | None, report: Report, stack: ExitStack) -> Coroutine[Any, Any, Any]:
         """The role of the bank, or of a feature holder that answers it."""
-        there, files = self._there, self._there.files
+        there, files = self.there, self.there.files
         origin = houses.Origin.of(self.spec, {one: there.tables[one] for one in self.spec.parties})
         keep = houses.keep_secrets(origin, party, self._secrets[party], files.folder / "escrow" / self._bank, stack)
         table = there.tables[party]
@@ -195,15 +213,15 @@ def _settings(
     )
 
 
-def _sums_network(there: HybridHouses, sums: BankSums, busy: Meter) -> LocalNetwork:
+def _sums_network(there: HybridHouses, busy: Meter) -> LocalNetwork:
     banks = {bank.name: bank.role for bank in there.spec.banks}
-    rules = houses.policies(there.spec, sums.schemas)
+    rules = houses.policies(there.spec, SUM_SCHEMAS)
     return LocalNetwork(
         LocalSettings(
             run=there.part_of(_SUMS),
             spec_digest=spec_digest(there.spec),
             roster={**banks, COORDINATOR: Role.COORDINATOR},
-            schemas=sums.schemas,
+            schemas=SUM_SCHEMAS,
             entropy=SystemEntropy(),
             signing_keys=houses.signing_keys(there.secrets_in(_SUMS), _run_digest(there, _SUMS)),
             policies={party: rules[party] for party in (*banks, COORDINATOR)},
@@ -219,9 +237,8 @@ def _outcome(there: HybridHouses, bank: PartyId, network: LocalNetwork, results:
     spec = there.spec.for_bank(bank)
     run = there.part_of(bank)
     tables = {party: there.tables[party] for party in spec.parties}
-    keep = houses.oracle_secrets(houses.Origin.of(spec, tables), there.secrets_in(bank))
     ledgers = {party: network.ledger(party).report(run) for party in spec.parties}
-    return Outcome(spec, run, tables, results, keep, ledgers, network.transcript)
+    return Outcome(spec, run, tables, results, there.keep(bank), ledgers, network.transcript)
 
 
 def _unheard(done: int, total: int, note: str) -> None:

@@ -21,7 +21,7 @@ from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["Effort", "leakage", "own_rows", "sizes", "summarise"]
+__all__ = ["Effort", "leakage", "own_rows", "peak_memory_mb", "sizes", "summarise"]
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,16 @@ def _encryption(spec: RunSpec, written: Written) -> dict[str, Any]:
     }
 
 
-def _effort(outcome: Outcome, effort: Effort) -> dict[str, Any]:
+def peak_memory_mb() -> float:
+    """Largest memory of this process, or of any that it has started and that has ended, in 2^20 bytes."""
     usage = resource.getrusage
     # ru_maxrss is in kilobytes on Linux and in bytes on macOS
     unit = 1 if sys.platform == "darwin" else 1024
     peak = max(usage(resource.RUSAGE_SELF).ru_maxrss, usage(resource.RUSAGE_CHILDREN).ru_maxrss) * unit
+    return round(peak / 2**20, 1)
+
+
+def _effort(outcome: Outcome, effort: Effort) -> dict[str, Any]:
     sent = dict.fromkeys(effort.cpu_seconds, 0)
     for entry in outcome.transcript:
         sent[entry.sender] += entry.bytes
@@ -144,5 +149,5 @@ def _effort(outcome: Outcome, effort: Effort) -> dict[str, Any]:
         "bytes_sent": sent,
         "messages": len(outcome.transcript),
         "network": {"modelled_seconds": round(modelled, 3)} if modelled else None,
-        "max_rss_mb": round(peak / 2**20, 1),
+        "max_rss_mb": peak_memory_mb(),
     }
