@@ -43,9 +43,9 @@ __all__ = [
     "MOST_ENCRYPTED",
     "MOST_MEMBERS",
     "MOST_VALUES",
+    "CipherAdder",
     "GroupCipher",
     "SumShape",
-    "add_ciphertexts",
     "add_words",
     "body_size",
     "mask_vector",
@@ -303,7 +303,7 @@ class GroupCipher:
         return self._context.seal(_BODY, b"".join(blocks))
 
     def decrypt(self, total: bytes, shape: SumShape) -> NDArray[np.uint64]:
-        """The sum of masked vectors modulo 2^k, uint64 (length,), from what `add_ciphertexts` gave.
+        """The sum of masked vectors modulo 2^k, uint64 (length,), from what `CipherAdder.add` gave.
 
         Raises:
             PeerError: malformed.
@@ -317,24 +317,34 @@ class GroupCipher:
         return words & shape.mask
 
 
-def add_ciphertexts(bodies: Sequence[bytes], shape: SumShape) -> bytes:
-    """Adds encrypted vectors without any key.
+class CipherAdder:
+    """Adds encrypted vectors without any key."""
 
-    Raises:
-        BoundError: none, or more than the noise allows.
-        PeerError: malformed.
-    """
-    if not 1 <= len(bodies) <= MOST_ENCRYPTED:
-        raise BoundError("secure_sum.parts", f"{len(bodies)} vectors were given, 1..{MOST_ENCRYPTED} can be added")
-    context, size = KeylessContext(_PARAMETERS), _PARAMETERS.seeded_size
-    opened = [context.open(_BODY, body, _count(shape) * size) for body in bodies]
-    sums = []
-    for at in range(0, len(opened[0]), size):
-        total = context.read_fresh(opened[0][at : at + size])
-        for body in opened[1:]:
-            context.add(total, context.read_fresh(body[at : at + size]))
-        sums.append(context.write_full(total))
-    return context.seal(_TOTAL, b"".join(sums))
+    def __init__(self) -> None:
+        self._context = KeylessContext(_PARAMETERS)
+
+    def check(self, body: bytes, shape: SumShape) -> None:
+        """Refuses a vector of another length, kind or parameters, or a damaged one, with a `PeerError`."""
+        self._context.open(_BODY, body, _count(shape) * _PARAMETERS.seeded_size)
+
+    def add(self, bodies: Sequence[bytes], shape: SumShape) -> bytes:
+        """The sum of vectors, for `GroupCipher.decrypt`.
+
+        Raises:
+            BoundError: none, or more than the noise allows.
+            PeerError: malformed.
+        """
+        if not 1 <= len(bodies) <= MOST_ENCRYPTED:
+            raise BoundError("secure_sum.parts", f"{len(bodies)} vectors were given, 1..{MOST_ENCRYPTED} can be added")
+        context, size = self._context, _PARAMETERS.seeded_size
+        opened = [context.open(_BODY, body, _count(shape) * size) for body in bodies]
+        sums = []
+        for at in range(0, len(opened[0]), size):
+            total = context.read_fresh(opened[0][at : at + size])
+            for body in opened[1:]:
+                context.add(total, context.read_fresh(body[at : at + size]))
+            sums.append(context.write_full(total))
+        return context.seal(_TOTAL, b"".join(sums))
 
 
 def body_size(shape: SumShape, *, encrypted: bool) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from fedcredit.crypto.secure_sum import SumShape, add_ciphertexts, add_words, body_size, write_words
+from fedcredit.crypto.secure_sum import CipherAdder, SumShape, add_words, read_words, write_words
 from fedcredit.crypto.shares import write_share
 from fedcredit.errors import BoundError, PeerError
 from fedcredit.protocol.secure_sum.messages import (
@@ -63,6 +63,7 @@ class SumRelay:
         self.rules = rules
         self.dropped: list[PartyId] = []
         """Banks that are out for good, in the order they went."""
+        self._adder = CipherAdder() if rules.encrypted else None
         self._step: type[Message] = Join
         self._waiting = set(rules.banks)
         self._came: dict[PartyId, Message] = {}
@@ -151,9 +152,10 @@ class SumRelay:
                 raise PeerError("secure_sum.number", f"a vector of sum {message.number}, not {current.number}")
             _check_boxes(message.boxes, len(current.roster), current.number + 1)
             shape = self.rules.shape(message.length, message.bound, len(current.roster))
-            size = body_size(shape, encrypted=self.rules.encrypted)
-            if len(message.body) != size:
-                raise PeerError("secure_sum.length", f"a vector of {len(message.body)} bytes, {size} expected")
+            if self._adder is not None:
+                self._adder.check(message.body, shape)
+            else:
+                read_words(message.body, shape)
         elif isinstance(message, Shares):
             listed = list_digest(current.context, current.survivors)
             if (message.number, message.survivors) != (current.number, listed):
@@ -187,8 +189,8 @@ class SumRelay:
         current.shape = self.rules.shape(first.length, first.bound, len(current.roster))
         current.context, current.vectors, current.survivors = first.context, came, list(came)
         bodies = [one.body for one in came.values()]
-        if self.rules.encrypted:
-            current.total = add_ciphertexts(bodies, current.shape)
+        if self._adder is not None:
+            current.total = self._adder.add(bodies, current.shape)
         else:
             current.total = write_words(add_words(bodies, current.shape), current.shape.bits)
         self._next(Shares, current.survivors)
