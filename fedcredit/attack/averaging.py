@@ -27,9 +27,10 @@ from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import Message, decode, encode
 from fedcredit.wire.schema import merge
 
-__all__ = ["AveragingRehearsal", "Crossing", "averaging_spec", "made_up_bank"]
+__all__ = ["RUN", "AveragingRehearsal", "Crossing", "averaging_spec", "made_up_bank"]
 
 RUN = RunId("ab" * 16)
+"""Name of every rehearsed run."""
 
 Keys = Mapping[str, Any]
 
