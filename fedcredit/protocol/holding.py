@@ -15,6 +15,7 @@ from fedcredit.kernels.thin_bins import join_thin
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature, order_of_features, prebin
 from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.protocol.hybrid.joint_account import JointAccount
 from fedcredit.protocol.pool import Pool
 from fedcredit.spec.model import RunSpec
 
@@ -36,6 +37,7 @@ class Holding:
         pool: The banks that decide together, at a label holder of a hybrid run; None in a run of one bank.
         common: 32 secret bytes of a feature holder, the same in all parts of a hybrid run: its features have one order
             and one binning there, that of its whole table. None in a run of one bank.
+        account: What those parts have in common in the feature holder's ledger, one object for all of them.
     """
 
     spec: RunSpec
@@ -46,6 +48,7 @@ class Holding:
     decoy_key: bytes = field(default=bytes(32), repr=False)
     pool: Pool | None = None
     common: bytes | None = field(default=None, repr=False)
+    account: JointAccount | None = None
 
     @property
     def leads(self) -> bool:

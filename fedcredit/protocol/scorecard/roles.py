@@ -121,6 +121,8 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
     index = await hold_alignment(channel, holding)
+    if holding.account is not None:
+        channel = holding.account.channel(channel, leader, None if index.hidden else index.ids)
     own = holding.prebinned(index, prebin_rules(spec.bin))
     # In common bins each has none or enough of the rows of one bank: see `Holding.prebinned`.
     least = spec.bin.min_prebin_rows if holding.common is None else 0
