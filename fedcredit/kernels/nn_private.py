@@ -34,6 +34,7 @@ from fedcredit.errors import BoundError
 
 __all__ = ["GRID_BITS", "Draws", "PrivateRules", "PrivateSteps"]
 
+F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 
 GRID_BITS = 20
@@ -43,6 +44,7 @@ _LIMIT = 1 << GRID_BITS
 _LEAST, _MOST = 1e-9, 1e9
 _SHRINK = 1 - 2.0**-30
 _AT_ONCE = 1 << 22  # values of single rows' gradients; bounds the memory of a step
+_NEAR = 1 << 16  # of these are clipped together: they fit into a processor's own memory
 
 
 class Draws(Protocol):
@@ -168,15 +170,17 @@ class _ExactOptimiser(DPOptimizer):  # type: ignore[misc]  # the library has no 
             loss_reduction="sum",
         )
         self._rules, self._draws = rules, draws
-        self._total: I64 | None = None
+        self._total: F64 | None = None  # whole numbers below 2^53
         self.expected_rows = 0.0
 
     def clip_and_accumulate(self) -> None:
         """Adds the rows' gradients, each no longer than the norm, in units of the grid."""
-        rows = [sample.detach().flatten(1).numpy() for sample in self.grad_samples]
-        units = _clipped(np.concatenate(rows, axis=1).astype(np.float64), self._rules.clip_norm)
-        total = units.sum(axis=0)
-        self._total = total if self._total is None else self._total + total
+        rows = np.concatenate([sample.detach().flatten(1).numpy() for sample in self.grad_samples], axis=1)
+        total = np.zeros(rows.shape[1]) if self._total is None else self._total
+        block = max(1, _NEAR // rows.shape[1])
+        for start in range(0, len(rows), block):
+            total = total + _clipped(rows[start : start + block], self._rules.clip_norm).sum(axis=0)
+        self._total = total
         for one in self.params:
             one.grad_sample = None
 
@@ -184,7 +188,7 @@ class _ExactOptimiser(DPOptimizer):  # type: ignore[misc]  # the library has no 
         """Adds the noise and only then goes back to floats."""
         if self._total is None or not self.expected_rows:
             raise BoundError("dp.batch", "a private gradient was asked for without rows that were drawn for it")
-        noisy = self._total + self._draws.noise(self._rules.variance, len(self._total))
+        noisy = self._total.astype(np.int64) + self._draws.noise(self._rules.variance, len(self._total))
         self._total = None
         whole = torch.from_numpy(np.ldexp(noisy.astype(np.float64), -GRID_BITS) * self._rules.clip_norm)
         start = 0
@@ -198,20 +202,26 @@ class _ExactOptimiser(DPOptimizer):  # type: ignore[misc]  # the library has no 
             one.grad /= self.expected_rows
 
 
-def _clipped(rows: NDArray[np.float64], norm: float) -> I64:
+def _clipped(rows: NDArray[np.float32], norm: float) -> F64:
     """Rows shrunk to a norm, in units of ``norm / 2^20``, none longer than 2^20; what is not finite counts nothing.
 
     Args:
-        rows: float64 (b, d).
+        rows: float32 (b, d).
         norm: Largest L2 norm.
+
+    Returns:
+        float64 (b, d), whole numbers: sums of them and of their squares are exact, being far below 2^53.
     """
-    # An error instead would show that there is such a row.
-    rows = np.where(np.isfinite(rows).all(axis=1, keepdims=True), rows, 0.0) / norm
-    lengths = np.sqrt(np.square(rows).sum(axis=1))
-    factors = 1.0 / np.maximum(lengths, 1.0)
+    wide = rows.astype(np.float64)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    broken = ~np.isfinite(lengths)
+    if broken.any():  # an error instead would show that there is such a row
+        wide[broken], lengths[broken] = 0.0, 0.0
+    factors = _LIMIT / np.maximum(lengths, norm)
     while True:
-        units: I64 = np.trunc(np.ldexp(rows * factors[:, None], GRID_BITS)).astype(np.int64)
-        over = np.square(units).sum(axis=1) > _LIMIT**2
+        units: F64 = wide * factors[:, None]
+        np.trunc(units, out=units)
+        over = np.einsum("ij,ij->i", units, units) > _LIMIT**2
         if not over.any():
             return units
         factors[over] *= _SHRINK

@@ -139,7 +139,7 @@ def test_a_row_that_is_not_finite_counts_nothing() -> None:
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e30])
 def test_clipped_rows_never_pass_the_norm_in_units(scale: float) -> None:
-    units = _clipped(np.random.default_rng(1).normal(size=(500, 33)) * scale, 0.3)
+    units = _clipped(np.random.default_rng(1).normal(size=(500, 33)).astype(np.float32) * np.float32(scale), 0.3)
     lengths = [sum(int(unit) ** 2 for unit in row) for row in units]
     assert max(lengths) <= 2 ** (2 * GRID_BITS)
     assert scale == 1e-6 or min(lengths) > 0.999 * 2 ** (2 * GRID_BITS)
