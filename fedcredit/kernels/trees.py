@@ -42,6 +42,7 @@ __all__ = [
     "TreeDraws",
     "TreeRecord",
     "fit_boosted",
+    "grow_all",
 ]
 
 Bools = NDArray[np.bool_]
@@ -88,24 +89,43 @@ def fit_boosted(
     Raises:
         DataError: Shapes differ, a bin is out of range, or a class is missing.
     """
-    if codes.ndim != 2 or len(codes) != len(features):
-        raise DataError(
-            "kernels.tree-codes", f"codes are {codes.shape}; {len(features)} rows are needed, one a feature"
-        )
-    chance: Draws = NoDraws(len(features)) if draws is None else draws
+    _check(features, codes)
+    own = np.ascontiguousarray(codes[[not feature.foreign for feature in features]])
+    state = BoostState(Records(tuple(features), own, bad, train_rows), rules)
+    grow_all(state, codes, NoDraws(len(features)) if draws is None else draws)
+    return state.result()
+
+
+def grow_all(state: BoostState, codes: Codes, draws: Draws) -> None:
+    """Grows a model to its end, where the bins of all features are in one place.
+
+    Args:
+        state: The model under growth.
+        codes: uint8 or uint16 (F, n), the bin of each row in each feature.
+        draws: Chance.
+
+    Raises:
+        DataError: There are not as many codes as features.
+    """
+    features = state.records.features
+    _check(features, codes)
     foreign = np.array([feature.foreign for feature in features], dtype=np.bool_)
     there = _Foreign([one for one in features if one.foreign], np.ascontiguousarray(codes[foreign]))
-    own = np.ascontiguousarray(codes[~foreign])
-    state = BoostState(Records(tuple(features), own, bad, train_rows), rules)
     while not state.finished:
         tree, round_ = len(state.history), 0
-        grower = state.next_tree(chance)
+        grower = state.next_tree(draws)
         while not grower.done:
             asked = [
-                there.sums(columns, chance.noise(tree, round_, slot)) for slot, columns in enumerate(grower.queries())
+                there.sums(columns, draws.noise(tree, round_, slot)) for slot, columns in enumerate(grower.queries())
             ]
             wanted = grower.choose(asked)
             grower.settle({split: left_bits(split, codes[split.feature]) for split in wanted})
             round_ += 1
         state.add(grower)
-    return state.result()
+
+
+def _check(features: Sequence[TreeFeature], codes: Codes) -> None:
+    if codes.ndim != 2 or len(codes) != len(features):
+        raise DataError(
+            "kernels.tree-codes", f"codes are {codes.shape}; {len(features)} rows are needed, one a feature"
+        )

@@ -7,7 +7,7 @@ from any answer of the run; only the holders' own seeds, and what their ledgers 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,16 @@ from fedcredit.protocol.holding import Holding
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
-__all__ = ["PooledColumns", "PooledTrees", "alone", "pool_columns", "pooled_trees", "unprotected"]
+__all__ = [
+    "PooledColumns",
+    "PooledDraws",
+    "PooledTrees",
+    "alone",
+    "announced",
+    "pool_columns",
+    "pooled_trees",
+    "unprotected",
+]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -48,6 +57,7 @@ class PooledColumns:
         bad: bool (n,).
         own: Each party's columns, the label holder first.
         seeds: Each party's seed of its draws.
+        common: Of a party that draws features alike for several banks, the seed of that.
     """
 
     spec: RunSpec
@@ -57,6 +67,7 @@ class PooledColumns:
     bad: Bools
     own: Mapping[PartyId, Sequence[OwnFeature]]
     seeds: Mapping[PartyId, bytes]
+    common: Mapping[PartyId, bytes] = field(default_factory=dict)
 
     def codes(self, parties: Sequence[PartyId]) -> Codes:
         """Bins of the columns of some parties that can be split: (features, n)."""
@@ -77,14 +88,15 @@ class PooledTrees:
     margins: Floats
 
 
-class _PooledDraws:
+class PooledDraws:
     """Chance of all parties, as each of them draws it."""
 
     def __init__(self, plan: BoostPlan, pooled: PooledColumns, features: FeatureList) -> None:
         leader = pooled.spec.label_holder.name
         self._plan, self._features, self._leader = plan, features, leader
-        self._label = LabelDraws(pooled.seeds[leader])
-        self._holders = {party: HolderDraws(pooled.seeds[party]) for party in features.shapes}
+        seeds, common = pooled.seeds, pooled.common
+        self._label = LabelDraws(seeds[leader], common.get(leader, b""))
+        self._holders = {party: HolderDraws(seeds[party], common.get(party, b"")) for party in features.shapes}
         self.rounding, self.rows = self._label.rounding, self._label.rows
 
     def columns(self, tree: int) -> Bools:
@@ -107,8 +119,8 @@ class _PooledDraws:
         parts: list[list[Ints]] = [[], []]
         for party, draws in self._holders.items():
             shown = self._features.outputs_in_model(party)
-            for field, noise in zip(parts, draws.noise(batch, slot, len(shown), self._plan.noise_units), strict=True):
-                field.append(noise[shown])
+            for part, noise in zip(parts, draws.noise(batch, slot, len(shown), self._plan.noise_units), strict=True):
+                part.append(noise[shown])
         return np.concatenate(parts[0]), np.concatenate(parts[1])
 
 
@@ -144,14 +156,17 @@ def pooled_trees(pooled: PooledColumns, thresholds: Mapping[tuple[str, str], int
     """
     leader = pooled.spec.label_holder.name
     plan = plan_boost(pooled.spec)
-    shapes = {
-        party: [_shape(feature) for feature in columns] for party, columns in pooled.own.items() if party != leader
-    }
+    shapes = announced(pooled, leader)
     features = FeatureList.of(leader, pooled.own[leader], shapes, None)
     capped = tuple(
         replace(one, thresholds=thresholds[one.owner, one.code]) if one.foreign else one for one in features.features
     )
     return _grow(pooled, replace(features, features=capped), plan)
+
+
+def announced(pooled: PooledColumns, leader: PartyId) -> dict[PartyId, list[TreeShape]]:
+    """What each holder announces of its columns, without its caps."""
+    return {party: [_shape(one) for one in columns] for party, columns in pooled.own.items() if party != leader}
 
 
 def unprotected(pooled: PooledColumns) -> tuple[PooledColumns, PooledTrees]:
@@ -190,7 +205,7 @@ def _grow(pooled: PooledColumns, features: FeatureList, plan: BoostPlan) -> Pool
     leader = pooled.spec.label_holder.name
     train = training_rows(pooled.index, pooled.bad, plan, LabelDraws(pooled.seeds[leader]))
     rows, codes = pooled.index.train, pooled.codes([leader, *features.shapes])
-    draws = _PooledDraws(plan, pooled, features)
+    draws = PooledDraws(plan, pooled, features)
     found = fit_boosted(
         features.features, np.ascontiguousarray(codes[:, rows]), pooled.bad[rows], train[rows], plan.rules, draws
     )

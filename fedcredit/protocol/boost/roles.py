@@ -27,11 +27,10 @@ from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.hybrid.own_bins import OwnColumns, pooled_features
-from fedcredit.protocol.pool import Alone
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.spec.model import BoostSection, RunSpec
 
-__all__ = ["SCHEMAS", "BoostResult", "coordinate", "hold", "holder_draws", "lead", "own_features"]
+__all__ = ["SCHEMAS", "BoostResult", "bank_features", "coordinate", "hold", "holder_draws", "lead", "own_features"]
 
 SCHEMAS = (ALIGN, GROUP_SUM, SELECT, BOOST)
 """All messages of a boosting run."""
@@ -83,7 +82,7 @@ async def lead(
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = index.bad(holding.table.label)
-    own, seed = own_features(holding, index) if holding.pool is None else await _common_features(holding, index)
+    own, seed = await bank_features(holding, index)
     inputs = LabelInputs(
         own=own,
         bad=bad,
@@ -143,13 +142,15 @@ def holder_draws(holding: Holding, seed: bytes) -> HolderDraws:
     return HolderDraws(seed, RunSecret(holding.common).entropy("hybrid/columns").take(SEED_BYTES))
 
 
-async def _common_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], bytes]:
-    """A bank's own columns in bins of all banks, and the seed of its draws.
+async def bank_features(holding: Holding, index: RowIndex) -> tuple[list[OwnFeature], bytes]:
+    """A bank's own columns in bins, its own or those of all banks of its pool, and the seed of its draws.
 
-    Every bank learns totals by these bins, so they hold as many rows as a feature holder's.
+    Every bank of a pool learns totals by these bins, so they hold as many rows as a feature holder's.
     """
-    spec = holding.spec
-    boost, pool = spec.boost or BoostSection(), holding.pool or Alone(holding.table.party)
+    spec, pool = holding.spec, holding.pool
+    if pool is None:
+        return own_features(holding, index)
+    boost = spec.boost or BoostSection()
     rules = PrebinRules(max_prebins=boost.bins, min_rows=boost.min_bin_rows, max_categories=spec.bin.max_categories)
     run = f"{spec.run.name}/{spec.run.seed}"  # what all parts of the run have in common
     columns = OwnColumns(run, holding.table, index, spec.label_holder, rules, index.train)

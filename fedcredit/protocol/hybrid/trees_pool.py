@@ -29,7 +29,7 @@ from fedcredit.protocol.pool import Pool
 from fedcredit.spec.model import HybridSection
 from fedcredit.types import PartyId
 
-__all__ = ["CommonTrees", "Together", "answer_bound", "settle_trees"]
+__all__ = ["CommonTrees", "Together", "answer_bound", "seed_limbs", "seed_of", "settle_trees"]
 
 Bools = NDArray[np.bool_]
 T = TypeVar("T")
@@ -141,10 +141,19 @@ async def settle_trees(
     among = Among(base, np.full(len(bad), base), np.full(len(bad), number, np.int64), len(members))
     seed = None
     if plan.boost.column_sampling < 1:  # nobody knows it before all have spoken, and the coordinator never
-        limbs = np.frombuffer(expand(draws.seed, "hybrid/columns", 4 * _SEED_LIMBS), dtype="<u4").astype(np.int64)
-        drawn = await together.run("begin", _one("columns", limbs, _SEED_LIMB))
-        seed = hashlib.sha256(b"fedcredit/hybrid/columns" + drawn.astype("<i8").tobytes()).digest()
+        drawn = await together.run("begin", _one("columns", seed_limbs(draws.seed), _SEED_LIMB))
+        seed = seed_of(drawn)
     return CommonTrees(_least(features, allowed), among, seed)
+
+
+def seed_limbs(seed: bytes) -> NDArray[np.int64]:
+    """What a bank adds to the seed of the columns: int64 (16,)."""
+    return np.frombuffer(expand(seed, "hybrid/columns", 4 * _SEED_LIMBS), dtype="<u4").astype(np.int64)
+
+
+def seed_of(total: NDArray[np.int64]) -> bytes:
+    """The seed that follows from all banks' limbs."""
+    return hashlib.sha256(b"fedcredit/hybrid/columns" + total.astype("<i8").tobytes()).digest()
 
 
 def _one(what: str, values: NDArray[np.int64], bound: int) -> Summing[NDArray[np.int64]]:
