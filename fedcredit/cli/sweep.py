@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 from fedcredit.cli.console import stderr, write_json, write_line, write_notice
@@ -32,6 +33,7 @@ __all__ = ["register"]
 
 _DEFAULT = "auc_test"
 _FEW_SECONDS = 90
+_BAR = 24  # characters
 
 _EPILOG = """Examples:
 
@@ -152,7 +154,8 @@ def _with_progress(plan: SweepPlan, target: Path, how: tuple[int, bool], wanted:
     """Runs all, with a bar and a line for each run that ended."""
     jobs, resume = how
     console, started = stderr(), time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    named = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (MofNCompleteColumn(), BarColumn(_BAR), TimeElapsedColumn(), named)
     with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=len(plan.points))
         seconds: list[float] = []

@@ -20,6 +20,7 @@ __all__ = ["show_sweep"]
 _MOST = 25
 _WIDTH = 14  # of a bar, in characters
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+_ROOM = 100  # columns of a terminal that leave room for bars
 _PIPE = 4096
 
 
@@ -35,7 +36,7 @@ def show_sweep(study: Study, folder: Path, page: Path) -> None:
     if not console.is_terminal:
         console.width = _PIPE
     if study.best is not None:
-        console.print(_table(study, bars=console.is_terminal))
+        console.print(_table(study, bars=console.is_terminal and console.width >= _ROOM))
     for status, error, names in study.problems[:_MOST]:
         text = Text(f"{status} ", style="bold red" if status == "failed" else "yellow")
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -135,7 +136,7 @@ def _reading(study: Study) -> list[Text]:
         lines.append(
             Text(f"The best of {compared} was chosen on {where}: its figure flatters it; confirm it on other rows")
         )
-    wall = sum(one.seconds for one in study.ended)
-    if wall:
-        lines.append(Text(f"{duration(wall)} of computing"))
+    spent = sum(one.summary.get("seconds", {}).get("total") or 0.0 for one in study.done)
+    if spent:
+        lines.append(Text(f"{duration(spent)} of computing in all runs"))
     return lines
