@@ -23,6 +23,7 @@ from fedcredit.runtime.hybrid_compare import MODELS, Compared, HybridOutcome
 from fedcredit.runtime.hybrid_play import HybridHouses, HybridPlayed, play_hybrid
 from fedcredit.runtime.hybrid_scorecard import compare_scorecards
 from fedcredit.runtime.hybrid_sums import SUM_SCHEMAS
+from fedcredit.runtime.hybrid_trees import compare_trees
 from fedcredit.runtime.model_run import HeldOutRows
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress, StageClock
@@ -39,7 +40,7 @@ from fedcredit.types import COORDINATOR, PartyId, RunId
 __all__ = ["HYBRID_COMPARISONS", "simulate_hybrid"]
 
 HYBRID_COMPARISONS: Mapping[str, Callable[[HybridOutcome], Compared]] = MappingProxyType(
-    {"scorecard": compare_scorecards}
+    {"scorecard": compare_scorecards, "boost": compare_trees}
 )
 """How a hybrid run of each model is compared, by ``run.model``."""
 
