@@ -114,7 +114,7 @@ def moment_sums(numbers: Floats, scales: Ints) -> Ints:
         scales: int64 (p,).
 
     Returns:
-        int64 (p, 3); sums in units of 2^-16. All lie within 2^40.
+        int64 (p, 3), all in units of 2^-16, so that noise of one size suits them all. They lie within 2^40.
 
     Raises:
         BoundError: too many rows.
@@ -124,8 +124,9 @@ def moment_sums(numbers: Floats, scales: Ints) -> Ints:
     scaled = _scaled(numbers, scales)
     known = ~np.isnan(scaled)
     values = np.where(known, scaled, 0.0)
-    sums = np.stack([values.sum(axis=0), (values * values).sum(axis=0)]) * MOMENT_UNIT
-    return np.column_stack([known.sum(axis=0), np.rint(sums).astype(np.int64).T]).astype(np.int64)
+    sums = np.column_stack([known.sum(axis=0), values.sum(axis=0), (values * values).sum(axis=0)])
+    found: Ints = np.rint(sums * MOMENT_UNIT).astype(np.int64)
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class Encoding:
     missing_kept: tuple[bool, ...]
 
     @classmethod
-    def of_sums(cls, rows: int, scales: Ints, moments: Ints, buckets: Ints, least_rows: int) -> Encoding:
+    def of_sums(
+        cls, rows: int, scales: Ints, moments: Ints, buckets: Ints, least_rows: int, hidden: float = 0.0
+    ) -> Encoding:
         """From sums over all banks.
 
         Args:
@@ -158,15 +161,17 @@ class Encoding:
             moments: As `moment_sums`, added up.
             buckets: As `bucket_counts`, added up.
             least_rows: Rows below which a category, or a missing value, is nothing of its own.
+            hidden: Rows that noise in the moments can hide. As many missing values are taken for none, and variances
+                are raised to what it can hide of them: a variance that vanished would make a column's inputs huge.
         """
         means, deviations, missing = [], [], []
-        for at, (count, total, squares) in enumerate(moments.tolist()):
-            known = max(count, 1)
-            mean = total / MOMENT_UNIT / known
-            deviation = math.sqrt(max(squares / MOMENT_UNIT / known - mean * mean, 0.0))
+        for at, (count, total, squares) in enumerate((moments / MOMENT_UNIT).tolist()):
+            known = min(max(count, 1.0, hidden), float(rows))
+            mean = total / known
+            deviation = math.sqrt(max(squares / known - mean * mean, hidden / known))
             means.append(mean)
             deviations.append(deviation if deviation > _LEAST_DEVIATION else 1.0)
-            if rows - count >= least_rows:
+            if rows - count >= max(least_rows, hidden):
                 missing.append(at)
         kept = tuple(tuple(np.flatnonzero(row[:BUCKETS] >= least_rows).tolist()) for row in buckets)
         missing_kept = tuple(bool(row[BUCKETS] >= least_rows) for row in buckets)

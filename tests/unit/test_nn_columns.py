@@ -133,7 +133,7 @@ def test_far_values_do_not_carry_a_step() -> None:
 
 def test_sums_keep_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = moment_sums(np.full((1000, 1), -5.0), np.array([3]))
-    assert sums.tolist() == [[1000, -625 * MOMENT_UNIT, round(1000 * 0.390625 * MOMENT_UNIT)]]
+    assert sums.tolist() == [[1000 * MOMENT_UNIT, -625 * MOMENT_UNIT, round(1000 * 0.390625 * MOMENT_UNIT)]]
     monkeypatch.setattr(nn_columns, "MAX_ROWS", 10)
     with pytest.raises(BoundError, match="at most 10"):
         moment_sums(np.zeros((11, 1)), np.zeros(1, dtype=np.int64))

@@ -223,9 +223,9 @@ class Learner:
         memory, plan = self._memory, self._plan
         moments = total.reshape(-1, 3)
         if not plan.weighted:
-            units = (1, MOMENT_UNIT, MOMENT_UNIT)
-            moments = np.column_stack([unshared(moments[:, at], memory.rows, members, units[at]) for at in range(3)])
-        memory.encoding = Encoding.of_sums(memory.rows, memory.scales, moments, memory.buckets, plan.least_category)
+            moments = unshared(moments, memory.rows, members, MOMENT_UNIT)
+        least = (plan.least_category, self._own.hidden_rows(memory.rows, members))
+        memory.encoding = Encoding.of_sums(memory.rows, memory.scales, moments, memory.buckets, *least)
         memory.buckets = np.zeros((0, 0), dtype=np.int64)
         first = first_parameters(self._agreed.shape, plan.seed_of("parameters"))
         zeros = np.zeros_like(first)

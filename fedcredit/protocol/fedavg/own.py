@@ -112,16 +112,26 @@ class OwnPart:
         counts, room = self._noised("columns", what, counts, self.columns_sensitivity, members)
         return Asked(what, np.concatenate([np.array([len(train)], dtype=np.int64), counts]), MAX_ROWS + room)
 
+    @property
+    def moments_sensitivity(self) -> int:
+        """The same of the second sum: for each column a count, a value and a square of at most one scale."""
+        unit = MOMENT_UNIT + 1 if self._plan.weighted else _SHARE
+        return math.ceil(math.sqrt(3 * len(self._rows.columns.numbers)) * unit)
+
+    def hidden_rows(self, rows: int, members: int) -> float:
+        """Rows of all banks that noise in the second sum can hide."""
+        if self._protection is None:
+            return 0.0
+        noise = _FAR * self._protection.deviation("columns", self.moments_sensitivity)
+        return noise / MOMENT_UNIT if self._plan.weighted else noise / _SHARE / members * rows
+
     def moments(self, what: str, scales: Ints, members: int) -> Asked:
         """Counts, sums and squares of each numeric column: int64 (3 p,)."""
         train = self._train
         sums = moment_sums(train.numbers, scales)
-        most = math.ceil(math.sqrt(len(sums) * (1 + 2 * (MOMENT_UNIT + 1) ** 2)))
         if not self._plan.weighted:
-            units = np.array([1, MOMENT_UNIT, MOMENT_UNIT]) * len(train)
-            sums = np.trunc(sums / units * _SHARE).astype(np.int64)
-            most = math.ceil(math.sqrt(3 * len(sums)) * _SHARE)
-        values, room = self._noised("columns", what, sums.ravel(), most, members)
+            sums = np.trunc(sums / (MOMENT_UNIT * len(train)) * _SHARE).astype(np.int64)
+        values, room = self._noised("columns", what, sums.ravel(), self.moments_sensitivity, members)
         return Asked(what, values, MAX_ROWS * MOMENT_UNIT + room)
 
     def _noised(self, release: str, what: str, values: Ints, most: int, members: int) -> tuple[Ints, int]:
