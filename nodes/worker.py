@@ -14,9 +14,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fedcredit.cli.console import write_error
 from fedcredit.errors import FedCreditError
-from fedcredit.report.build import build_report
 from fedcredit.runtime.home import Home, open_home
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.types import PartyId
@@ -35,26 +33,33 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) != 2 or given[1] not in _ACTIONS:
-        write_error(_USAGE)
+        _write_error(_USAGE)
         return 2
     try:
         home = open_home(Path(given[0]))
     except (FedCreditError, OSError) as error:  # whose texts name files of the house
-        write_error(inside_text(error))
-        write_error(HOME_UNUSABLE)
+        _write_error(inside_text(error))
+        _write_error(HOME_UNUSABLE)
         return 3
     try:
         message = sys.stdin.buffer.read(_MOST_BYTES)
         answer = _ACTIONS[given[1]](home, message)
     except FedCreditError as error:
-        write_error(str(error))
+        _write_error(str(error))
         return 3
     sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
     return 0
 
 
+def _write_error(text: str) -> None:
+    """One line on standard error; the command line's own `write_error` would load all commands."""
+    sys.stderr.write(f"error: {' '.join(text.split())}\n")  # an error is one line, whatever a peer put into it
+
+
 def _report(folder: Path, party: PartyId) -> None:
+    from fedcredit.report.build import build_report  # noqa: PLC0415 -- loads what draws charts, once a run has ended
+
     build_report(folder, party)
 
 

@@ -21,6 +21,7 @@ import msgspec
 from fedcredit.data.load import SourceCache, load_tables
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import SpecError
+from fedcredit.governance.privacy_accounting import plan
 from fedcredit.runtime import houses
 from fedcredit.runtime.averaging_compare import Compared, compare
 from fedcredit.runtime.fedavg_run import FEDAVG_RUN
@@ -106,6 +107,8 @@ class _Averaging:
         started = time.perf_counter()
         own = load_tables(self._loaded)
         tables = self._all_tables(own)
+        for one in tables.values():
+            plan(self._spec, one.rows_train, len(self._spec.banks))  # what would cost too much is refused at once
         identity, simulated = self._begin(run, seed, own)
         seconds = {"load": time.perf_counter() - started}
         with ExitStack() as stack:

@@ -22,6 +22,7 @@ from fedcredit.protocol.secure_sum.rules import SignedIdentity
 from fedcredit.runtime.rounds import RoundBank
 from fedcredit.runtime.rounds_driver import RoundRelay
 from fedcredit.runtime.rounds_model import BankSeat, RoundModel
+from fedcredit.runtime.rounds_privacy import BookedBank, account_of
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import RunId
@@ -53,7 +54,8 @@ def bank_inputs(seat: BankSeat) -> BankInputs:
 def _bank(seat: BankSeat, state: bytes | None) -> RoundBank:
     from fedcredit.protocol.fedavg.bank import FedavgBank  # noqa: PLC0415 -- loads torch
 
-    return FedavgBank(bank_inputs(seat), state)
+    bank = FedavgBank(bank_inputs(seat), state)
+    return BookedBank(bank, account_of(seat, seat.privacy), begins=state is None)
 
 
 def _relay(spec: RunSpec, run: RunId) -> RoundRelay:
@@ -66,14 +68,15 @@ def _own(files: RunFiles, seat: BankSeat, bank: RoundBank) -> Mapping[str, Any]:
     ``model.json`` (the common network), ``personal.json`` (its own, where there is one), ``rounds.json`` (what it saw
     of each round) and ``predictions.parquet`` (its held-out rows).
     """
-    learned, folder = cast("FedavgBank", bank).result(), f"model/{seat.party}"
+    booked = cast("BookedBank", bank)
+    learned, folder = cast("FedavgBank", booked.bank).result(), f"model/{seat.party}"
     files.text(f"{folder}/model.json", learned.model.to_bytes().decode())
     if learned.personal is not None:
         files.text(f"{folder}/personal.json", learned.personal.to_bytes().decode())
     files.json(f"{folder}/rounds.json", [asdict(one) for one in learned.history])
     test = seat.tables.test
     files.table(f"{folder}/predictions.parquet", _predictions(test, learned))
-    return _figures(seat, test, learned)
+    return {**_figures(seat, test, learned), "differential_privacy": account_of(seat, seat.privacy).end().block()}
 
 
 def _predictions(test: HolderTable, learned: Learned) -> pl.DataFrame:

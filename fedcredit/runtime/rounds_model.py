@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedcredit.governance.privacy_ledger import PrivacyLedger
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.runtime.rounds import RoundBank
 from fedcredit.runtime.rounds_driver import RoundRelay
@@ -31,6 +32,7 @@ class BankSeat:
         keep: Its secret of this run, and its escrow.
         key: Its signing key.
         keys: Public signing key of every party of the run.
+        privacy: The house's ledger of noisy releases.
     """
 
     spec: RunSpec
@@ -40,6 +42,7 @@ class BankSeat:
     keep: KeptSecrets = field(repr=False)
     key: SigningKey = field(repr=False)
     keys: Mapping[PartyId, VerifyKey]
+    privacy: PrivacyLedger
 
 
 @dataclass(frozen=True)

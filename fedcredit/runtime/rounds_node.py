@@ -21,6 +21,7 @@ from fedcredit.governance.audit import AuditLog
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import load_policy
+from fedcredit.governance.privacy_ledger import PrivacyLedger
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints, replace_file
@@ -115,6 +116,7 @@ class _Visited:
         self._spec = own_spec(home, checked)
         policy = run_policy(policy, self._spec, checked.proposal.spec_digest)
         self._ledger = stack.enter_context(Ledger(home.state / "ledger.sqlite", policy.cap_rules()))
+        self._privacy = stack.enter_context(PrivacyLedger(home.state / "privacy.sqlite", policy.privacy_limit()))
         self._secret = kept_secret(files, _SEED_FILE)
         self._records = {party: entry.approvals[party].records for party in self._spec.parties}
         self._part = Part(
@@ -176,6 +178,7 @@ class _Visited:
             keep=KeptSecrets(RunSecret(self._secret), self._draws(own), escrow),
             key=home.identity,
             keys=self._context.keys,
+            privacy=self._privacy,
         )
 
     def _table(self) -> HolderTable:

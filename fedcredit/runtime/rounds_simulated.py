@@ -21,6 +21,7 @@ from fedcredit.crypto.prg import SEED_BYTES
 from fedcredit.errors import IntegrityError
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
+from fedcredit.governance.privacy_ledger import PrivacyLedger
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.leftovers import mend_lines
@@ -150,7 +151,9 @@ class SimulatedRun:
             secret = _secret(self.folder / "secrets" / party, party)
             keep = houses.keep_secrets(origin, party, secret, self.folder / "escrow", stack)
             own = tables or kept_tables(records_folder(self.folder, party))
-            seat = BankSeat(self.spec, party, self.run, own, keep, house.key, self.keys)
+            limit = house.policy.privacy_limit()
+            privacy = stack.enter_context(PrivacyLedger(self.ledgers / f"{party}.privacy.sqlite", limit))
+            seat = BankSeat(self.spec, party, self.run, own, keep, house.key, self.keys, privacy)
             checkpoints = QuickCheckpoints(self.folder / "checkpoints" / "banks" / party)
             model = self.model
             yield RoundHouse(self.context, house, checkpoints, lambda state: model.bank(seat, state)), seat

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def bank_summary(
     spec: RunSpec, run: RunId, schemas: Sequence[ProtocolSchema], sent: Sequence[TranscriptEntry]
 ) -> dict[str, Any]:
     """What every run of averaging says of itself, wherever it was run."""
-    differential, sums = spec.differential_privacy, spec.secure_sum
+    sums = spec.secure_sum
     return {
         "run_id": run,
         "name": spec.run.name,
@@ -66,7 +67,7 @@ def bank_summary(
             "profile": sums.profile,
         },
         "secure_sum": {"profile": sums.profile, "min_banks": sums.min_banks, "colluding": sums.colluding},
-        "privacy_unit": differential.unit,
+        "privacy_unit": spec.differential_privacy.unit,
         "messages": len(sent),
         "versions": versions(),
         "git": commit(),
@@ -112,6 +113,7 @@ def averaging_summary(
         "rounds": first["rounds"],
         "pooled": first["pooled"],
         "members": first["members"],
+        "differential_privacy": _dearest(figures),
         "lost": [{"party": one.party, "step": one.step, "code": one.code, "text": one.text} for one in carried.lost],
         "banks": banks,
         "disclosure": accounts.disclosure(reports, None),
@@ -139,10 +141,17 @@ def _bank(party: PartyId, figures: Mapping[str, Any], compared: Compared) -> dic
     measures = ("auc_test", "ks_test", "loss_test", "auc_personal")
     return {
         "name": party,
+        "epsilon": figures["differential_privacy"]["epsilon"],
         **{key: figures[key] for key in (*keys, *measures)},
         "auc_pooled": compared.pooled[party],
         "auc_alone": compared.alone[party],
     }
+
+
+def _dearest(figures: Figures) -> Mapping[str, Any]:
+    """What the run has cost the bank that it cost most; no epsilon is the most."""
+    blocks: list[Mapping[str, Any]] = [one["differential_privacy"] for one in figures.values()]
+    return max(blocks, key=lambda one: math.inf if one["epsilon"] is None else float(one["epsilon"]))
 
 
 def _mean(banks: Sequence[Mapping[str, Any]], key: str) -> float | None:

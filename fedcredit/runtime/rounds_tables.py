@@ -44,6 +44,11 @@ class BankTables:
     reference: HolderTable | None = None
 
     @property
+    def rows_train(self) -> int:
+        """Own rows that are not held out."""
+        return self.own.rows if isinstance(self.held_out, HolderTable) else int((~self.held_out).sum())
+
+    @property
     def test(self) -> HolderTable:
         """The held-out rows, in their order."""
         if isinstance(self.held_out, HolderTable):

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import tomli_w
 
-Sections = Mapping[str, Mapping[str, Any]]
+Sections = Mapping[str, Mapping[str, object]]
 
 
 def write_banks(folder: Path, count: int = 4, rows: int = 200, sections: Sections | None = None) -> Path:

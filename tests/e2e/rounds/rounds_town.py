@@ -116,7 +116,7 @@ class Town:
             time.sleep(0.1)
         return found
 
-    def ended(self, run: RunId, seconds: float = 400) -> str:
+    def ended(self, run: RunId, seconds: float = 900) -> str:
         self.until(seconds, lambda: self.registry.get(run).state in ENDED)
         return f"{self.registry.get(run).state}: {self.registry.get(run).detail}"
 
