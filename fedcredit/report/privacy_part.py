@@ -1,4 +1,4 @@
-"""What differential privacy says of a run of averaging: epsilon bank by bank, its releases, and what they leave open."""
+"""What differential privacy says of a run of averaging: epsilon bank by bank, its releases, what they leave open."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _File(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class SpentRow:
-    """One bank: epsilon of the run, of its plan, of all runs on its data, the limit, and how much is used in per cent."""
+    """One bank: epsilon of the run, of its plan, of all runs on its data, its limit, and the part used in per cent."""
 
     bank: str
     epsilon: str
