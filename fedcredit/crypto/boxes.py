@@ -14,6 +14,7 @@ Source: RFC 7748 (low-order results refused, section 6.1); RFC 5869; RFC 8439.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -37,18 +38,24 @@ class BoxKey:
 
     Args:
         secret: 32 bytes, of one run.
+        links: As `links` gave them in a process before this one; they are as secret as the key.
     """
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, links: Mapping[bytes, bytes] | None = None) -> None:
         self._secret = X25519PrivateKey.from_private_bytes(secret)
         self.public = self._secret.public_key().public_bytes_raw()
-        self._extracted: dict[bytes, bytes] = {}
+        self._extracted = dict(links or {})
 
     def __repr__(self) -> str:
         return "BoxKey(secret)"
 
     def __reduce__(self) -> str:
         raise BoundError("boxes.secret", "a key of boxes cannot be copied or stored")
+
+    @property
+    def links(self) -> dict[bytes, bytes]:
+        """What was agreed with each owner of a public key so far: spares another process the agreement."""
+        return dict(self._extracted)
 
     def seal(self, reader: bytes, place: bytes, content: bytes) -> bytes:
         """A box for the owner of a public key.

@@ -6,10 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedcredit.crypto.boxes import BoxKey
+from fedcredit.crypto.boxes import BoxKey, joined
 from fedcredit.crypto.fixed_point import check_no_overflow, fixed_bound, from_fixed, to_fixed
 from fedcredit.crypto.masks import MaskRoster
 from fedcredit.crypto.prg import UnsafeSeededEntropy
@@ -145,6 +149,17 @@ def test_boxes_open_for_their_reader_and_place_alone() -> None:
     with pytest.raises(PeerError, match=r"boxes\.low-order"):
         a.seal(bytes(32), b"here", b"content")
     assert "secret" in repr(a)
+
+
+def test_keys_of_boxes_are_those_of_the_standard() -> None:
+    """Extraction once a peer and one block of expansion are HKDF as the library has it."""
+    a, b = BoxKey(b"\1" * 32), BoxKey(b"\2" * 32)
+    shared = X25519PrivateKey.from_private_bytes(b"\1" * 32).exchange(X25519PublicKey.from_public_bytes(b.public))
+    info = joined(b"fedcredit/boxes/v1", a.public, b.public, b"here")
+    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(shared)
+    assert ChaCha20Poly1305(key).encrypt(bytes(12), b"content", None) == a.seal(b.public, b"here", b"content")
+    assert BoxKey(b"\2" * 32, b.links).open(a.public, b"here", a.seal(b.public, b"here", b"content")) == b"content"
+    assert a.links.keys() == {b.public}
 
 
 @given(

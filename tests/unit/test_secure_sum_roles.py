@@ -14,11 +14,13 @@ import pytest
 from fedcredit.crypto.prg import UnsafeSeededEntropy
 from fedcredit.errors import PeerError, TransportError
 from fedcredit.protocol.pool import Pool
+from fedcredit.protocol.secure_sum import roles as roles_of
 from fedcredit.protocol.secure_sum.relay import SumRelay
 from fedcredit.protocol.secure_sum.roles import SCHEMA, SecureSumPool, relay_sums
 from fedcredit.protocol.secure_sum.rules import SumRules
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
+from fedcredit.wire.leakage import parse_leakage
 
 if TYPE_CHECKING:
     from tests.adversarial.secure_sum_town import Profile, house, names, signing_key, vectors
@@ -75,6 +77,9 @@ def test_pools_give_plain_totals(profile: Profile) -> None:
     assert isinstance(found[COORDINATOR], SumRelay)
     assert not found[COORDINATOR].dropped
     assert {entry.recipient for entry in net.transcript if entry.sender in BANKS} == {COORDINATOR}
+    page = parse_leakage((Path(roles_of.__file__).parent / "LEAKAGE.md").read_text(encoding="utf-8"))
+    received = {(net.settings.roster[entry.recipient], entry.kind) for entry in net.transcript}
+    assert received == {(row.receiver, row.message) for row in page}, "every kind of the page was received"
 
 
 def test_a_bank_that_ends_is_gone_and_the_others_go_on() -> None:

@@ -113,7 +113,8 @@ class SumMember:
         self.rules, self.party = rules, house.party
         self._house = house
         self._state = MemberState() if state is None else decode_struct(MemberState, state, "a kept secure sum")
-        self._box_key = BoxKey(house.secret.derive("secure_sum/box", rules.digest, house.party.encode()))
+        secret = house.secret.derive("secure_sum/box", rules.digest, house.party.encode())
+        self._box_key = BoxKey(secret, self._state.links)
 
     def state(self) -> bytes:
         """All it needs to go on in another process; for the bank's own house, mode 0600: it holds secrets."""
@@ -158,7 +159,8 @@ class SumMember:
         origin = welcome_digest(self.rules, welcome.members)
         keys = {one.party: one.key for one in welcome.members}
         me, boxes = self._secrets(origin, names, FIRST).boxes(self._box_key, keys)
-        self._move(phase="prepared", keys=keys, origin=origin, base=names, own=me)
+        links = self._box_key.links
+        self._move(phase="prepared", keys=keys, links=links, origin=origin, base=names, own=me)
         return Prepared(pair_key=me.pair_key, seed_digest=me.seed_digest, boxes=boxes)
 
     def begin(self, begin: Begin) -> None:

@@ -36,6 +36,7 @@ class MemberState(Part, frozen=True, kw_only=True):
         phase: What it has done last.
         number: Of the sum under way or to come, from 1.
         keys: Keys for boxes, by bank, of all that joined.
+        links: What was agreed with the owner of each of those keys.
         origin: Digest of the roster under which the secrets of this sum were shared.
         base: Holders of shares of this sum, sorted: places 1, 2, ….
         roster: Members of this sum, sorted.
@@ -53,6 +54,7 @@ class MemberState(Part, frozen=True, kw_only=True):
     phase: Literal["new", "joined", "prepared", "ready", "contributed", "unmasked"] = "new"
     number: int = 1
     keys: dict[str, bytes] = msgspec.field(default_factory=dict)
+    links: dict[bytes, bytes] = msgspec.field(default_factory=dict)
     origin: bytes = b""
     base: list[str] = msgspec.field(default_factory=list)
     roster: list[str] = msgspec.field(default_factory=list)
