@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from fedcredit.report.svg import HALF, INK, MUTED, OWNERS, draw
+from fedcredit.report.svg import HALF, INK, MUTED, OWNERS, RIVALS, draw
 from fedcredit.report.words import decimals, figures
 
 __all__ = ["MOST_LINES", "Grid", "along", "number", "short"]
@@ -24,6 +24,18 @@ _WIDE_RANGE: Final = 25.0  # from here on, equal factors get equal room
 _LABEL_GAP: Final = 0.062  # of the height of a chart: a line of text
 _LONGEST: Final = 22
 _APART: Final = 0.018  # of the width of a chart
+_FAR, _NEAR = 2.0, 0.03  # of the span of a chart, and of the figure
+
+
+@dataclass(frozen=True)
+class End:
+    """The right end of a line: what to call it, its colour and height, and how far down and up the line goes."""
+
+    name: str
+    colour: str
+    height: float
+    reach: tuple[float, ...] = ()
+
 
 Line = tuple[str, list[tuple[str, float, float | None]]]
 """Name, and along the key each value, mean and spread."""
@@ -41,7 +53,7 @@ class Grid:
         metric: The figure in words.
         higher: Whether more is better.
         best: Place of the best combination.
-        levels: Lines to hold the figure against: a name and its height.
+        rivals: Other models to hold the figure against: a name, and the figure of each combination.
     """
 
     labels: Sequence[str]
@@ -51,7 +63,7 @@ class Grid:
     metric: str
     higher: bool
     best: int
-    levels: Sequence[tuple[str, float]] = ()
+    rivals: Sequence[tuple[str, Sequence[float]]] = ()
 
     @property
     def span(self) -> tuple[float, float]:
@@ -89,7 +101,7 @@ def along(name: str, grid: Grid, key: int) -> Markup:
         if logarithmic:
             axes.set_xscale("log")
             axes.minorticks_off()
-        shown = _levels(axes, grid)
+        rivals = _rivals(axes, grid, [places[values[key]] for values, _ in grid.points])
         if len(lines) == 1 and len(grid.labels) > 1:
             xs = [places[values[key]] for values, _ in grid.points]
             ys = [value for _, value in grid.points]
@@ -111,7 +123,7 @@ def along(name: str, grid: Grid, key: int) -> Markup:
             )
         values, top = grid.points[grid.best]
         axes.plot([places[values[key]]], [top], marker="o", markersize=11, markerfacecolor="none", markeredgecolor=INK)
-        _finish(axes, grid, shown, lines)
+        _finish(axes, grid, rivals, lines)
         axes.set_xticks(list(places.values()), ticks)
         axes.set(xlabel=label, ylabel=grid.metric)
 
@@ -122,15 +134,18 @@ def along(name: str, grid: Grid, key: int) -> Markup:
     return draw(name, f"{grid.metric} by {label}", f"{grid.metric} by {label}. {told}.", HALF, paint)
 
 
-def _finish(axes: Axes, grid: Grid, shown: Sequence[float], lines: Sequence[Line]) -> None:
+def _finish(axes: Axes, grid: Grid, rivals: Sequence[End], lines: Sequence[Line]) -> None:
     """Limits, ticks, and the names of the lines."""
     low, high = grid.span
     errors = [spread for spread in grid.spreads if spread is not None]
     pad = max(0.07 * (high - low), 1e-4 * max(abs(high), 1e-9), max(errors, default=0.0))
+    shown = [value for end in rivals for value in end.reach]
     axes.set_ylim(min([low, *shown]) - pad, max([high, *shown]) + pad)
-    if len(lines) > 1:
-        ends = zip((one for one, _ in lines), OWNERS, (line[-1][1] for _, line in lines), strict=False)
-        _name_lines(axes, list(ends))
+    own = [End(name, colour, line[-1][1]) for (name, line), colour in zip(lines, OWNERS, strict=False)]
+    if len(own) == 1 and rivals:
+        own = [replace(own[0], name="federated")]
+    if len(own) > 1 or rivals:
+        _name_lines(axes, [*own, *rivals])
     axes.margins(x=0.05)
     axes.yaxis.set_major_formatter(lambda value, _: number(value, high - low or 1e-3))
 
@@ -199,42 +214,42 @@ def _apart(places: Mapping[str, float], step: float, logarithmic: bool) -> dict[
     return {value: place + _APART * step * (high - low) for value, place in places.items()}
 
 
-def _levels(axes: Axes, grid: Grid) -> list[float]:
-    """Draws the lines to hold against that are near enough not to flatten the rest; their heights."""
+def _rivals(axes: Axes, grid: Grid, places: Sequence[float]) -> list[End]:
+    """Draws the other models: with one key a line along it, with more only what is the same for all combinations.
+
+    What is so far away that it would flatten the rest is left out.
+    """
     low, high = grid.span
-    room = 1.5 * (high - low) + 1e-9
-    near = [(name, height) for name, height in grid.levels if low - room <= height <= high + room]
-    for name, height in near:
-        axes.axhline(height, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            name,
-            (0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(3, 3),
-            textcoords="offset points",
-            color=MUTED,
-            fontsize=8.5,
-        )
-    return [height for _, height in near]
+    room = max(_FAR * (high - low), _NEAR)
+    ends = []
+    for (name, values), colour in zip(grid.rivals, (RIVALS["alone"], RIVALS["reference"]), strict=False):
+        same = max(values) == min(values)
+        if min(values) < low - room or max(values) > high + room or not (same or len(grid.labels) == 1):
+            continue
+        pairs = sorted(zip(places, values, strict=True))
+        axes.plot([x for x, _ in pairs], [y for _, y in pairs], color=colour, linewidth=1.3, linestyle=(0, (4, 2.5)))
+        ends.append(End(name, colour, pairs[-1][1], (min(values), max(values))))
+    return ends
 
 
-def _name_lines(axes: Axes, ends: Sequence[tuple[str, str, float]]) -> None:
+def _name_lines(axes: Axes, ends: Sequence[End]) -> None:
     """Writes the name of each line at its right end, moved apart where they would overlap."""
     low, high = axes.get_ylim()
     gap = _LABEL_GAP * (high - low)
     heights: list[float] = []
-    for _, _, height in sorted(ends, key=lambda one: one[2]):
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    over = max(0.0, (heights[-1] if heights else high) - high)
-    for (name, colour, _), height in zip(sorted(ends, key=lambda one: one[2]), heights, strict=True):
+    ends = sorted(ends, key=lambda one: one.height)
+    for end in ends:
+        heights.append(max(end.height, heights[-1] + gap) if heights else end.height)
+    over = max(0.0, heights[-1] - high)
+    for end, height in zip(ends, heights, strict=True):
         axes.annotate(
-            name,
+            end.name,
             (1.0, height - over),
             xycoords=("axes fraction", "data"),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            color=colour,
+            color=end.colour,
             weight="bold",
             annotation_clip=False,
         )

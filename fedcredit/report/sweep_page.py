@@ -42,9 +42,11 @@ _WORDS: Final = {
     "seconds.total": "Seconds",
     _SENT: "Bytes sent by all parties",
 }
-_LEVELS: Final = {
-    "auc_test": (("label holder alone", "auc_label_holder_alone"), ("pooled rows", "auc_pooled_reference"))
-}
+_RIVALS: Final = (
+    ("alone", ("auc_label_holder_alone", "metrics.alone.auc")),
+    ("pooled", ("auc_pooled_reference", "metrics.pooled_plaintext.auc")),
+)
+_EQUAL: Final = ("scores_equal_pooled_plaintext", "model_equals_pooled_plaintext", "model_equals_plain_sums")
 _ROW_COSTS: Final = (
     ("seconds", "seconds.total"),
     ("sent", "bytes_sent.total"),
@@ -94,7 +96,7 @@ def build_sweep_page(study: Study, folder: Path) -> Path:
         "tiles": _tiles(study),
         "unencrypted": sum(not one.summary.get("encryption", {}).get("enabled", True) for one in study.done),
         "unprotected": _unprotected(study.done),
-        "unequal": sum(one.summary.get("scores_equal_pooled_plaintext") is False for one in study.done),
+        "unequal": sum(any(one.summary.get(key) is False for key in _EQUAL) for one in study.done),
         "charts": _charts(study),
         "words": figure_words,
         "numeric": [study.rows[one.key].dtype.is_numeric() for one in study.plan.varied],
@@ -213,7 +215,6 @@ def _grid(study: Study, by: Metric) -> Grid | None:
     if len(kept) < 2:
         return None
     best = min(range(len(kept)), key=lambda place: by.best_first(kept[place][1]))
-    levels = [(name, height) for name, key in _LEVELS.get(by.name, ()) if (height := study.figure(key)) is not None]
     return Grid(
         labels=[one.label for one in study.plan.varied],
         points=[(one.values, value) for one, value in kept],
@@ -222,8 +223,19 @@ def _grid(study: Study, by: Metric) -> Grid | None:
         metric=figure_words(by.name),
         higher=by.higher,
         best=best,
-        levels=levels,
+        rivals=_rivals([one for one, _ in kept]) if by.name == "auc_test" else (),
     )
+
+
+def _rivals(found: Sequence[Combination]) -> list[tuple[str, list[float]]]:
+    """AUC of other models in each combination, where every run has it."""
+    rivals = []
+    for name, keys in _RIVALS:
+        each = ([one.mean_of(key) for one in found] for key in keys)
+        values = next((values for values in each if not any(math.isnan(value) for value in values)), None)
+        if values is not None:
+            rivals.append((name, values))
+    return rivals
 
 
 def _orders(study: Study, found: Sequence[Combination]) -> list[list[str]]:

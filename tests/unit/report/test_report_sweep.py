@@ -149,7 +149,7 @@ def test_protection_that_is_off_is_shouted(config: Path, tmp_path: Path) -> None
     text = page(study(plan, tmp_path / "c", plain), tmp_path / "c")
     assert "UNENCRYPTED" in text
     assert "In 1 of 2 runs every value crossed in the clear." in text
-    assert "In 2 runs federated scores differ from those of pooled plaintext rows." in text
+    assert "In 2 runs the federated result differs from the same computation in the clear." in text
 
 
 def test_seeds_have_their_spread(config: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ GRID = Grid(
     metric="AUC",
     higher=True,
     best=4,
-    levels=[("alone", 0.685), ("far", 0.2)],
+    rivals=[("alone", [0.685] * 5), ("far", [0.2] * 5), ("pooled", [0.7, 0.71, 0.72, 0.7, 0.76])],
 )
 
 
@@ -201,8 +201,22 @@ def texts(drawing: str) -> list[str]:
 def test_a_line_for_each_value_of_the_other_key() -> None:
     drawing = str(along("one", GRID, 0))
     assert {"kind a", "kind b", "rate", "AUC", "0.01", "0.1", "1", "alone"} <= set(texts(drawing))
-    assert "far" not in texts(drawing)
+    assert not {"far", "pooled"} & set(texts(drawing))  # out of reach; not one height, and several lines
     assert "kind a: 0.01 0.7000, 0.1 0.7200, 1 0.7100; kind b: 0.01 0.6900, 1 0.7500" in drawing
+
+
+def test_with_one_key_other_models_are_lines_along_it() -> None:
+    grid = Grid(
+        labels=["alpha"],
+        points=[(("1",), 0.70), (("10",), 0.72), (("100",), 0.73)],
+        spreads=[None] * 3,
+        orders=[["1", "10", "100"]],
+        metric="AUC",
+        higher=True,
+        best=2,
+        rivals=[("alone", [0.71, 0.712, 0.714]), ("pooled", [0.73, 0.73, 0.74])],
+    )
+    assert {"alone", "pooled", "federated"} <= set(texts(str(along("five", grid, 0))))
 
 
 def test_a_map_says_each_cell_and_what_is_missing() -> None:
