@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, SpecError
-from fedcredit.kernels.gradients import base_margin, fixed_point, gradient_bound, logistic_gradients, quantise
+from fedcredit.kernels.gradients import (
+    EXACT_BITS,
+    base_margin,
+    fixed_point,
+    gradient_bound,
+    logistic_gradients,
+    quantise,
+)
 from fedcredit.kernels.known_splits import KnownSplits
 from fedcredit.kernels.metrics import auc
-from fedcredit.kernels.pooled_rows import Among, auc_sums
+from fedcredit.kernels.pooled_rows import POOLED_BITS, Among, auc_sums
 from fedcredit.kernels.pooled_sums import Summing, alone, joined
 from fedcredit.kernels.tree_draws import Draws, NoDraws, TreeDraws
 from fedcredit.kernels.tree_grower import GrowRules, TreeGrower, TreeSample
@@ -238,7 +245,8 @@ class BoostState:
         bits = rules.gradient_bits
         integers = fixed_point(g, h) if bits is None else quantise(g, h, bits, draws.rounding(number, n))
         noise = rules.noise if records.among is None else rules.noise * records.among.noise_factor
-        sample = TreeSample(g, h, integers, train, active, noise)
+        leaf_bits = POOLED_BITS if self._pooled else EXACT_BITS
+        sample = TreeSample(g, h, integers, train, active, noise, leaf_bits)
         grower = TreeGrower(records.features, records.codes, self.known, rules.grow, sample, opened=False)
         yield from grower.opening()
         return grower

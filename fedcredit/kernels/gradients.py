@@ -152,18 +152,19 @@ def quantise(g: Floats, h: Floats, bits: int, uniforms: tuple[Floats, Floats]) -
     return Quantised(g_units.astype(np.int64), h_units.astype(np.int64), 1.0 / bound, 0.25 / bound)
 
 
-def fixed_point(g: Floats, h: Floats) -> Quantised:
-    """Derivatives to the nearest 2^-40: as good as exact, and their sums do not depend on the order of rows.
+def fixed_point(g: Floats, h: Floats, bits: int = EXACT_BITS) -> Quantised:
+    """Derivatives to the nearest 2^-bits; with 40 as good as exact. Their sums do not depend on the order of rows.
 
     Args:
         g: float64 (n,), within [-1, 1].
         h: float64 (n,), within [0, 1/4].
+        bits: Binary digits after the point.
 
     Raises:
         BoundError: There are too many rows.
     """
     _check_rows(g.size)
-    scale = float(1 << EXACT_BITS)
+    scale = float(1 << bits)
     return Quantised(np.rint(g * scale).astype(np.int64), np.rint(h * scale).astype(np.int64), 1 / scale, 1 / scale)
 
 

@@ -12,11 +12,17 @@ from fedcredit.errors import DataError
 from fedcredit.kernels.gradients import MAX_ROWS, base_margin
 from fedcredit.kernels.metrics import auc
 
-__all__ = ["Among", "AucSums", "auc_sums", "bank_margin"]
+__all__ = ["POOLED_BITS", "Among", "AucSums", "auc_sums", "bank_margin"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+POOLED_BITS: Final = 16
+"""Binary digits after the point of derivatives in the leaf sums that several banks add up.
+
+Enough for leaf values to four digits; more would only tell which margins the others' rows have.
+"""
 
 _UNITS: Final = 1 << 20  # an AUC is summed in millionths
 

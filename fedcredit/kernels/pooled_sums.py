@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError
 
-__all__ = ["Part", "Summing", "alone", "digits", "joined", "whole", "wide"]
+__all__ = ["Part", "Summing", "alone", "joined"]
 
 Ints = NDArray[np.int64]
 T = TypeVar("T")
-
-_DIGIT: Final = 30
-_WIDE: Final = 1 << 40  # up to here a million parts add up in 62 bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,22 +73,3 @@ def joined(what: str, arrays: Sequence[NDArray[Any]], bound: int) -> Summing[lis
         raise DataError("kernels.pooled-sum", f"the total of {what} is {total.shape}; {vector.shape} is needed")
     ends = np.cumsum([one.size for one in arrays])
     return [part.reshape(one.shape) for part, one in zip(np.split(total, ends[:-1]), arrays, strict=True)]
-
-
-def wide(part: Part) -> bool:
-    """Whether totals of a part may need more than 62 bits on the way, though they fit 63 in the end."""
-    return part.bound > _WIDE
-
-
-def digits(part: Part) -> Part:
-    """A wide part as two digits a value to the base 2^30, the lower one not negative: int64 (2 m,)."""
-    low = part.values & ((1 << _DIGIT) - 1)
-    values = np.concatenate((part.values >> _DIGIT, low))
-    return Part(part.what, values, max(part.bound >> _DIGIT, 1 << _DIGIT) + 1)
-
-
-def whole(total: Ints) -> Ints:
-    """The total of what `digits` took apart: int64 (m,)."""
-    high, low = np.split(total, 2)
-    result: Ints = (high << _DIGIT) + low
-    return result

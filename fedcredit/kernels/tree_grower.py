@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError
-from fedcredit.kernels.gradients import EXACT_BITS, MAX_ROWS, fixed_point
+from fedcredit.kernels.gradients import MAX_ROWS, fixed_point
 from fedcredit.kernels.histogram import histogram
 from fedcredit.kernels.known_splits import KnownSplits
 from fedcredit.kernels.node_search import Candidate, Leaf, NodeSearch
@@ -268,11 +268,11 @@ class TreeGrower:
         """
         if not self.done:
             raise DataError("kernels.tree-unfinished", "the tree is not finished; its nodes must be settled first")
-        exact = fixed_point(self._sample.g, self._sample.h)
+        exact = fixed_point(self._sample.g, self._sample.h, self._sample.leaf_bits)
         rows = np.flatnonzero(self._sample.train)
         place = self._position.astype(np.uint16)[np.newaxis]
         mine = histogram(place, np.zeros(1, dtype=np.int64), len(self._made), rows, exact.g, exact.h)
-        (sums,) = yield from joined("leaves", [mine], MAX_ROWS << EXACT_BITS)
+        (sums,) = yield from joined("leaves", [mine], MAX_ROWS << self._sample.leaf_bits)
         for number in range(len(self._made) - 1, -1, -1):  # children come after their parent
             if self._made[number].split is not None:
                 sums[:, number] = sums[:, list(self._made[number].children)].sum(axis=1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, SpecError
-from fedcredit.kernels.gradients import Quantised
+from fedcredit.kernels.gradients import EXACT_BITS, Quantised
 from fedcredit.kernels.split_search import SplitRules
 from fedcredit.kernels.tree_model import Tree, TreeFeature
 
@@ -88,6 +88,7 @@ class TreeSample:
         train: bool (n,), rows that count; all others are only led to their leaf.
         active: bool (F,), features that may be used.
         noise: Standard deviation of the noise in each foreign sum, in integer units; 0 = exact.
+        leaf_bits: Binary digits after the point of the derivatives that leaf values are made of.
     """
 
     g: Floats
@@ -96,6 +97,7 @@ class TreeSample:
     train: Bools
     active: Bools
     noise: float = 0.0
+    leaf_bits: int = EXACT_BITS
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from fedcredit.crypto.prg import expand
 from fedcredit.errors import DataError, PeerError
 from fedcredit.kernels.gradients import MAX_ROWS, gradient_bound
 from fedcredit.kernels.pooled_rows import Among, bank_margin
-from fedcredit.kernels.pooled_sums import Part, Summing, alone, digits, whole, wide
+from fedcredit.kernels.pooled_sums import Part, Summing, alone
 from fedcredit.kernels.tree_model import TreeFeature
 from fedcredit.protocol.boost.columns import UNCAPPED
 from fedcredit.protocol.boost.draws import LabelDraws
@@ -89,13 +89,12 @@ class Together:
             return result
 
     async def _total(self, pool: Pool, step: str, part: Part) -> NDArray[np.int64]:
-        sent = digits(part) if wide(part) else part
-        total = await pool.sum(f"{self._what}/{step}/{part.what}", sent.values, sent.bound)
+        total = await pool.sum(f"{self._what}/{step}/{part.what}", part.values, part.bound)
         if pool.members != self._members:
             gone = ", ".join(sorted(set(self._members or ()) - set(pool.members)))
             right = "trees need every bank from the first sum to the last; begin again without it"
             raise PeerError("hybrid.bank-left", f"{gone} has left while trees were grown: {right}")
-        return whole(total) if wide(part) else total
+        return total
 
 
 def answer_bound(plan: BoostPlan) -> int:
