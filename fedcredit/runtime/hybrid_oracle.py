@@ -19,6 +19,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.hybrid.warm_start import CommonScorecard
 from fedcredit.protocol.pool import Pool, UnsafeLocalPools
 from fedcredit.protocol.scorecard.roles import decide, own_features, prebin_rules
 from fedcredit.runtime.oracle import Pooled, PooledResult, decided_scorecard
@@ -59,11 +60,13 @@ class HybridTables:
     tables: Mapping[PartyId, HolderTable]
     common: Mapping[PartyId, bytes]
 
-    async def scorecard(self, bank: PartyId, rows: BankRows, pool: Pool) -> PooledResult:
-        """One bank's scorecard, decided in a pool."""
+    async def scorecard(
+        self, bank: PartyId, rows: BankRows, pool: Pool, start: CommonScorecard | None = None
+    ) -> PooledResult:
+        """One bank's scorecard, decided in a pool, or from what the banks of an earlier run have in common."""
         spec = self.spec.for_bank(bank)
         holding = Holding(spec, "", self.tables[bank], rows.keep[bank], pool=pool)
-        columns: dict[PartyId, list[OwnFeature]] = {bank: await own_features(holding, rows.index)}
+        columns: dict[PartyId, list[OwnFeature]] = {bank: await own_features(holding, rows.index, start)}
         draws = {}
         for party in (holder.name for holder in spec.feature_holders):
             index = rows.index.at(self.tables[party].ids.to_list(), leads=False)
@@ -71,7 +74,7 @@ class HybridTables:
             columns[party] = held.prebinned(index, prebin_rules(spec.bin))
             draws[party] = rows.keep[party].replayable.take(SEED_BYTES)
         pooled = Pooled(spec, rows.index, rows.bad, columns, draws)
-        return await decided_scorecard(pooled, rows.budgets, list(columns), decide(holding))
+        return await decided_scorecard(pooled, rows.budgets, list(columns), decide(holding, start))
 
 
 def hybrid_scorecards(records: HybridTables, banks: Mapping[PartyId, BankRows]) -> dict[PartyId, PooledResult]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
-from fedcredit.protocol.pool import UnsafeLocalPools
+from fedcredit.protocol.hybrid.joint_account import JointAccount
+from fedcredit.protocol.hybrid.warm_start import CommonScorecard, common_scorecard
+from fedcredit.protocol.pool import Alone, Pool, UnsafeLocalPools
 from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
 from fedcredit.runtime import houses
 from fedcredit.runtime.hybrid_oracle import BankRows, HybridTables, hybrid_scorecards
@@ -48,14 +50,28 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class BankRole:
+    """With whom a bank decides."""
+
+    digest: str
+    pool: Pool | None
+    accounts: Mapping[PartyId, JointAccount]
+    start: CommonScorecard | None = None
+
+
+@dataclass(frozen=True)
 class Looked:
     """What a hybrid run left, and what the oracle found."""
 
-    spec: RunSpec
-    tables: Mapping[PartyId, HolderTable]
+    loaded: LoadedSpec
+    records: HybridTables
     results: Mapping[PartyId, Mapping[PartyId, Any]]
     oracle: Mapping[PartyId, PooledResult]
     sums: list[tuple[str, int, int]]
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.records.spec
 
     def label(self, bank: PartyId) -> LabelResult:
         found: LabelResult = self.results[bank][bank]
@@ -68,43 +84,54 @@ def rows_held_out(loaded: LoadedSpec, table: HolderTable) -> HeldOutRows:
     return lambda ids: np.array([one in out_of for one in ids], np.bool_)
 
 
-def run_hybrid(config: Path) -> Looked:
-    """Every bank's part over its own network, banks adding in the clear; then the oracle."""
-    loaded = load_spec(config)
-    spec, tables = loaded.spec, load_tables(loaded)
-    pools = UnsafeLocalPools([bank.name for bank in spec.banks])
-    parts: dict[PartyId, Played] = {}
-    for number, bank in enumerate(pools.members):
-        part = spec.for_bank(bank)
-        network = LocalNetwork(
-            LocalSettings(
-                run=RunId(f"{number:032d}"),
-                spec_digest=spec_digest(spec),
-                roster={**{party.name: party.role for party in part.party}, COORDINATOR: Role.COORDINATOR},
-                schemas=SCHEMAS,
-                entropy=SystemEntropy(),
-                policies=houses.policies(part, SCHEMAS),
-            )
+def part_of(loaded: LoadedSpec, tables: Mapping[PartyId, HolderTable], bank: PartyId, role: BankRole) -> Played:
+    """One bank's part over its own network."""
+    part = loaded.spec.for_bank(bank)
+    network = LocalNetwork(
+        LocalSettings(
+            run=RunId(role.digest[:32]),
+            spec_digest=spec_digest(loaded.spec),
+            roster={**{party.name: party.role for party in part.party}, COORDINATOR: Role.COORDINATOR},
+            schemas=SCHEMAS,
+            entropy=SystemEntropy(),
+            policies=houses.policies(part, SCHEMAS),
         )
-        roles: dict[PartyId, Coroutine[Any, Any, Any]] = {}
-        for party, keep in secrets(part, tables).items():
-            leads = party == bank
-            pool, common = (pools.pool(bank), None) if leads else (None, COMMON)
-            holding = Holding(part, f"{number:064d}", tables[party], keep, pool=pool, common=common)
-            channel = network.channel(party)
-            held = rows_held_out(loaded, tables[bank])
-            roles[party] = lead(channel, holding, held, Memory()) if leads else hold(channel, holding, Memory())
-        roles[COORDINATOR] = coordinate(network.channel(COORDINATOR), part)
-        parts[bank] = Played(network, roles)
+    )
+    held = rows_held_out(loaded, tables[bank])
+    roles: dict[PartyId, Coroutine[Any, Any, Any]] = {COORDINATOR: coordinate(network.channel(COORDINATOR), part)}
+    for party, keep in secrets(part, tables).items():
+        holding, channel = Holding(part, role.digest, tables[party], keep), network.channel(party)
+        if party == bank:
+            roles[party] = lead(channel, replace(holding, pool=role.pool), held, Memory(), role.start)
+        else:
+            account = role.accounts.get(party)
+            roles[party] = hold(channel, replace(holding, common=COMMON, account=account), Memory())
+    return Played(network, roles)
+
+
+def played(parts: Mapping[PartyId, Played]) -> dict[PartyId, Mapping[PartyId, Any]]:
     results = dict(zip(parts, asyncio.run(run_side_by_side(list(parts.values()))), strict=True))
     for one in parts.values():
         one.network.close()
-    rows = {}
-    for bank in parts:
-        label: LabelResult = results[bank][bank]
-        rows[bank] = BankRows(label.index, label.bad, label.budgets, secrets(spec.for_bank(bank), tables))
+    return results
+
+
+def run_hybrid(config: Path) -> Looked:
+    """Every bank's part, banks adding in the clear; then the oracle."""
+    loaded = load_spec(config)
+    spec, tables = loaded.spec, load_tables(loaded)
+    pools = UnsafeLocalPools([bank.name for bank in spec.banks])
+    accounts = {holder.name: JointAccount(pools.members) for holder in spec.feature_holders}
+    roles = {bank: BankRole(f"{number:064d}", pools.pool(bank), accounts) for number, bank in enumerate(pools.members)}
+    results = played({bank: part_of(loaded, tables, bank, role) for bank, role in roles.items()})
+    rows = {bank: rows_of(results[bank][bank], spec.for_bank(bank), tables) for bank in results}
     orders = {holder.name: COMMON for holder in spec.feature_holders}
-    return Looked(spec, tables, results, hybrid_scorecards(HybridTables(spec, tables, orders), rows), pools.sums)
+    records = HybridTables(spec, tables, orders)
+    return Looked(loaded, records, results, hybrid_scorecards(records, rows), pools.sums)
+
+
+def rows_of(label: LabelResult, part: RunSpec, tables: Mapping[PartyId, HolderTable]) -> BankRows:
+    return BankRows(label.index, label.bad, label.budgets, secrets(part, tables))
 
 
 def secrets(part: RunSpec, tables: Mapping[PartyId, HolderTable]) -> dict[PartyId, KeptSecrets]:
@@ -116,25 +143,29 @@ def secrets(part: RunSpec, tables: Mapping[PartyId, HolderTable]) -> dict[PartyI
 def equal(seen: Looked) -> None:
     """Every bank has the oracle's scorecard, and all have the same common part."""
     for bank, theirs in seen.oracle.items():
-        label = seen.label(bank)
-        mine, pooled = label.fitted, theirs.fitted
-        assert [(f.owner, f.code) for f in mine.features] == [(f.owner, f.code) for f in pooled.features]
-        assert np.array_equal(mine.coefficients, pooled.coefficients)
-        assert np.array_equal(mine.covariance, pooled.covariance)
-        assert np.array_equal(mine.scores, pooled.scores)
-        assert (mine.base_points, mine.totals, mine.dropped) == (pooled.base_points, pooled.totals, pooled.dropped)
-        assert all(np.array_equal(a, b) for a, b in zip(mine.tables, pooled.tables, strict=True))
-        assert label.candidates.dropped == theirs.candidates.dropped
-        for found, expected in zip(label.binned.features, theirs.features, strict=True):
-            assert (found.owner, found.shape) == (expected.owner, expected.shape)
-            for key in ("group", "goods", "bads", "woe_units"):
-                assert np.array_equal(getattr(found.merged, key), getattr(expected.merged, key))
-        kept = {(f.owner, f.code): table for f, table in zip(mine.features, mine.tables, strict=True)}
+        same_scorecard(seen.label(bank), theirs)
+        kept = [(f.owner, f.code) for f in seen.label(bank).fitted.features]
+        tables = dict(zip(kept, seen.label(bank).fitted.tables, strict=True))
         for holder in seen.spec.feature_holders:
             _, features = seen.results[bank][holder.name]
             assert [(holder.name, f.own.shape.code) for f in features] == [at for at in kept if at[0] == holder.name]
             for one in features:
-                assert np.array_equal(one.points, kept[holder.name, one.own.shape.code])
+                assert np.array_equal(one.points, tables[holder.name, one.own.shape.code])
+
+
+def same_scorecard(label: LabelResult, theirs: PooledResult) -> None:
+    mine, pooled = label.fitted, theirs.fitted
+    assert [(f.owner, f.code) for f in mine.features] == [(f.owner, f.code) for f in pooled.features]
+    assert np.array_equal(mine.coefficients, pooled.coefficients)
+    assert np.array_equal(mine.covariance, pooled.covariance)
+    assert np.array_equal(mine.scores, pooled.scores)
+    assert (mine.base_points, mine.totals, mine.dropped) == (pooled.base_points, pooled.totals, pooled.dropped)
+    assert all(np.array_equal(a, b) for a, b in zip(mine.tables, pooled.tables, strict=True))
+    assert label.candidates.dropped == theirs.candidates.dropped
+    for found, expected in zip(label.binned.features, theirs.features, strict=True):
+        assert (found.owner, found.shape) == (expected.owner, expected.shape)
+        for key in ("group", "goods", "bads", "woe_units"):
+            assert np.array_equal(getattr(found.merged, key), getattr(expected.merged, key))
 
 
 @pytest.fixture
@@ -221,3 +252,31 @@ def test_no_bank_answers_for_few_rows_of_a_holder(hybrid: Callable[..., Looked])
             rows = feature.merged.goods + feature.merged.bads + feature.test_rows
             if feature.owner != bank:
                 assert ((rows == 0) | (rows >= seen.spec.bin.min_prebin_rows)).all()
+
+
+@pytest.mark.slow
+def test_a_bank_joins_later(hybrid: Callable[..., Looked]) -> None:
+    """It gets the common scorecard, plays a run of one bank, and has the oracle's scorecard."""
+    seen = hybrid()
+    models = {bank: common_scorecard(bank, seen.label(bank).own, seen.label(bank).fitted) for bank in seen.results}
+    numbers = [
+        [
+            (f.owner, f.code, f.name, f.prebins and f.prebins.edges, f.group, f.woe, f.iv, f.slope)
+            for f in model.features
+        ]
+        for model in models.values()
+    ]
+    assert all(each == numbers[0] for each in numbers)
+    bank, model = next(iter(models.items()))
+    start = CommonScorecard.decode(model.encode(), model.digest())
+    newcomer = next(reversed(models))
+    role = BankRole("f" * 64, None, {}, start)
+    result = played({newcomer: part_of(seen.loaded, seen.records.tables, newcomer, role)})[newcomer][newcomer]
+    rows = rows_of(result, seen.spec.for_bank(newcomer), seen.records.tables)
+    oracle = asyncio.run(seen.records.scorecard(newcomer, rows, Alone(newcomer), start))
+    same_scorecard(result, oracle)
+    assert result.fitted.totals == 1
+    given = seen.label(bank).fitted.common
+    assert given is not None
+    assert result.fitted.common is not None
+    assert np.array_equal(result.fitted.common.slopes, given.slopes)

@@ -17,6 +17,7 @@ import msgspec
 
 from fedcredit.errors import BoundError, TransportError
 from fedcredit.protocol.bin.messages import RunBasis
+from fedcredit.protocol.boost.messages import BoostBasis
 from fedcredit.protocol.channel import Channel
 from fedcredit.types import PartyId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
@@ -123,7 +124,7 @@ class JointChannel:
     async def receive(self, sender: PartyId, kind: type[M]) -> M:
         """Receives; the sizes that a bank signs become those of the smallest bank."""
         message = await self._inner.receive(sender, kind)
-        if sender != self._bank or not isinstance(message, RunBasis):
+        if sender != self._bank or not isinstance(message, (RunBasis, BoostBasis)):
             return message
         sizes = (message.n_eff, message.n_bad)
         rows, bads, self._times = await self._account.meet(self._bank, sizes, self._ids)

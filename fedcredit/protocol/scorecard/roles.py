@@ -25,6 +25,7 @@ from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.hybrid.own_bins import OwnColumns, pooled_features
 from fedcredit.protocol.hybrid.scorecard_decisions import PooledDecisions
+from fedcredit.protocol.hybrid.warm_start import CommonScorecard, WarmDecisions
 from fedcredit.protocol.scorecard.candidates import Candidates, Offer
 from fedcredit.protocol.scorecard.coordinator import add_totals
 from fedcredit.protocol.scorecard.decisions import Decisions, OneBank
@@ -77,6 +78,7 @@ async def lead(
     holding: Holding,
     held_out: Callable[[Sequence[str]], NDArray[np.bool_]],
     checkpoints: Checkpoints,
+    start: CommonScorecard | None = None,
 ) -> LabelResult:
     """The label holder's role.
 
@@ -85,6 +87,7 @@ async def lead(
         holding: What it brings.
         held_out: Says which of some ids are test rows.
         checkpoints: Its key of the totals.
+        start: What it starts from, where it joins the banks of an earlier hybrid run.
 
     Raises:
         DataError: the common rows do not carry a scorecard.
@@ -99,8 +102,8 @@ async def lead(
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = index.bad(holding.table.label)
     goods, bads = check_classes(bad, index, spec.bin)
-    decisions = decide(holding)
-    own = await own_features(holding, index)
+    decisions = decide(holding, start)
+    own = await own_features(holding, index, start)
     binned = await bin_all(channel, session, BinInputs(own, bad, index, holders, spec.bin, keep, decisions.merge))
     plan = plan_fit(spec.scorecard)
     basis = Basis(n_eff=goods + bads, n_bad=bads)
@@ -145,15 +148,19 @@ def prebin_rules(rules: BinSection) -> PrebinRules:
     return PrebinRules(max_prebins=rules.prebins, min_rows=rules.min_prebin_rows, max_categories=rules.max_categories)
 
 
-def decide(holding: Holding) -> Decisions:
-    """Who decides in a label holder's run: it alone, or the banks of its pool."""
+def decide(holding: Holding, start: CommonScorecard | None = None) -> Decisions:
+    """Who decides in a label holder's run: it alone, the banks of its pool, or those of an earlier run."""
+    if start is not None:
+        return WarmDecisions(start, holding.table.party, holding.spec.hybrid)
     if holding.pool is None:
         return OneBank()
     return PooledDecisions(holding.pool, holding.table.party, holding.spec.hybrid)
 
 
-async def own_features(holding: Holding, index: RowIndex) -> list[OwnFeature]:
-    """A label holder's own columns in bins: its own, or those of all banks of its pool."""
+async def own_features(holding: Holding, index: RowIndex, start: CommonScorecard | None = None) -> list[OwnFeature]:
+    """A label holder's own columns in bins: its own, those of all banks of its pool, or those of an earlier run."""
+    if start is not None:
+        return start.own_features(holding.table, index)
     rules = prebin_rules(holding.spec.bin)
     if holding.pool is None:
         return holding.prebinned(index, rules)
