@@ -65,6 +65,7 @@ class _Line:
     spread: str
     against: str
     tied: bool
+    behind: bool
     best: bool
     others: Sequence[str]
     costs: Sequence[str]
@@ -101,7 +102,8 @@ def build_sweep_page(study: Study, folder: Path) -> Path:
         "words": figure_words,
         "numeric": [study.rows[one.key].dtype.is_numeric() for one in study.plan.varied],
         "lines": _lines(study),
-        "costs": [name for name, key in _ROW_COSTS if key in study.rows.columns],
+        "costs": [name for name, _ in _costs(study)],
+        "margins": any(one is not None and one.margin is not None for one in _others(study)),
         "command": _command(study, folder),
         "product": fedcredit.__version__,
     }
@@ -297,9 +299,21 @@ def _caption(grid: Grid, key: int) -> str:
     return " ".join(parts)
 
 
+def _costs(study: Study) -> list[tuple[str, str]]:
+    """What runs cost, in words and as a figure; what is nothing in every run is left out."""
+    there = [(name, key) for name, key in _ROW_COSTS if key in study.rows.columns]
+    return [(name, key) for name, key in there if (study.rows[key].drop_nulls() != 0).any()]
+
+
+def _others(study: Study) -> list[Against | None]:
+    """Every combination but the best, against the best."""
+    pairs = zip(study.combinations, study.against, strict=True)
+    return [against for one, against in pairs if one is not study.best]
+
+
 def _lines(study: Study) -> list[_Line]:
     means = [one.mean for one in study.combinations if one.found]
-    costs = [key for _, key in _ROW_COSTS if key in study.rows.columns]
+    costs = [key for _, key in _costs(study)]
     return [_line(study, one, against, means, costs) for one, against in study.ranked if one.found]
 
 
@@ -318,6 +332,7 @@ def _line(
         spread=_number(one.spread),
         against="best" if best else "–" if against is None else f"{signed(against.difference, 4)}{margin}",
         tied=not best and against is not None and against.tied,
+        behind=against is not None and against.margin is not None and not against.tied,
         best=best,
         others=[_number(one.mean_of(other.name)) for other in study.others],
         costs=[_cost(key, one.mean_of(key)) for key in costs],
