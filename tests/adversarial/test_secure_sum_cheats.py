@@ -126,9 +126,6 @@ TO_BANKS: list[tuple[str, str, Change, type[FedCreditError], str]] = [
 ]
 
 ENCRYPTED_ONLY: list[tuple[str, Change, type[FedCreditError], str]] = [
-    ("holder that is none", put(holders=[A, B, "mallory"]), PeerError, "secure_sum.stranger"),
-    ("too few holders", put(holders=[A, B]), TransportError, "secure_sum.floor"),
-    ("other holders", put(holders=[B, C, D]), PeerError, "*"),
     ("short secrets", put(secrets=bytes(33)), PeerError, "secure_sum.shares"),
     ("no field element", put(secrets=b"\xff" * 33 * 4), PeerError, "shares.share"),
     ("another secret", flipped("secrets", 0), PeerError, "*"),

@@ -83,7 +83,7 @@ class Coalition:
         at, answers = self.spy.roster.index(about), {}
         for holder in holders:
             share = read_shares(self.town.shares()[holder].shares, len(self.spy.roster))[at]
-            pad = pads(self.spy.group, listed, holder, len(self.spy.roster))[at] if self.town.rules.encrypted else 0
+            pad = pads(self.spy.group, listed, len(self.spy.roster))[at] if self.town.rules.encrypted else 0
             answers[self.spy.base.index(holder) + 1] = (share - pad) % FIELD_PRIME
         return answers
 

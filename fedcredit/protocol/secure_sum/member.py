@@ -42,7 +42,7 @@ from fedcredit.protocol.secure_sum.messages import (
     Survivors,
     Welcome,
 )
-from fedcredit.protocol.secure_sum.opening import Masked, combined, read_shares
+from fedcredit.protocol.secure_sum.opening import Masked, read_shares
 from fedcredit.protocol.secure_sum.rules import (
     FIRST,
     Identity,
@@ -256,7 +256,7 @@ class SumMember:
         self._house.escrow.bind("secure_sum.survivors", f"{self.rules.name}/{state.number}", listed.hex())
         there = set(names)
         shares = [peer.seed_share if peer.party in there else peer.pair_share for peer in state.peers]
-        hidden = self._pads(listed, self.party, len(shares))
+        hidden = self._pads(listed, len(shares))
         message = Shares(number=state.number, survivors=listed, shares=padded(shares, hidden))
         self._move(phase="unmasked", survivors=names, later=later, sent=encode(message))
         return message
@@ -294,11 +294,8 @@ class SumMember:
     def _opened(self, opening: Opening, shape: SumShape) -> NDArray[np.uint64]:
         """The total modulo 2^k, from ciphertexts and padded secrets."""
         state = self._state
-        check_names(opening.holders, state.survivors, "the holders of shares")
-        check_floor(self.rules, len(state.base), len(opening.holders))
-        count, listed = len(state.roster), list_digest(state.context, state.survivors)
-        places = [state.base.index(name) + 1 for name in opening.holders]
-        hidden = combined(places, [self._pads(listed, name, count) for name in opening.holders])
+        count = len(state.roster)
+        hidden = self._pads(list_digest(state.context, state.survivors), count)
         pairs = zip(read_shares(opening.secrets, count), hidden, strict=True)
         keys = {peer.party: peer.pair_key for peer in state.peers}
         digests = {peer.party: peer.seed_digest for peer in state.peers}
@@ -306,8 +303,8 @@ class SumMember:
         summed = self._cipher.decrypt(opening.total, shape)
         return masked.taken_off(summed, [(value - pad) % FIELD_PRIME for value, pad in pairs])
 
-    def _pads(self, listed: bytes, holder: str, count: int) -> list[int]:
-        return pads(self._state.group, listed, holder, count) if self.rules.encrypted else [0] * count
+    def _pads(self, listed: bytes, count: int) -> list[int]:
+        return pads(self._state.group, listed, count) if self.rules.encrypted else [0] * count
 
     def _secrets(self, origin: bytes, holders: Sequence[str], number: int) -> SumSecrets:
         return SumSecrets(self.rules, self.party, self._house.secret, origin, tuple(holders), number)

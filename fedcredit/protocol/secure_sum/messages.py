@@ -116,7 +116,6 @@ class Opening(Message, frozen=True, kw_only=True, tag="secure_sum.opening"):
 
     number: _Number
     survivors: list[Name]
-    holders: list[Name]
     secrets: bytes
     total: bytes
     members: list[Name]

@@ -74,7 +74,7 @@ def combined(places: Sequence[int], answers: Sequence[Sequence[int]]) -> list[in
 
     Args:
         places: Place of each holder.
-        answers: For each holder its shares (or pads) about each member.
+        answers: For each holder its shares about each member, padded or not: pads are the same at all holders.
     """
     factors = weights(places)
     return [weighted(factors, column) % FIELD_PRIME for column in zip(*answers, strict=True)]

@@ -211,7 +211,6 @@ class SumRelay:
         opening = Opening(
             number=current.number,
             survivors=list(current.survivors),
-            holders=list(holders),
             secrets=secrets,
             total=total,
             members=list(came),

@@ -124,10 +124,13 @@ def group_key(origin: bytes, parts: Mapping[str, bytes]) -> bytes:
     return hashlib.sha256(joined(b"fedcredit/secure_sum/group/v1", origin, *brought)).digest()
 
 
-def pads(group: bytes, listed: bytes, holder: str, count: int) -> list[int]:
-    """What hides a holder's answer about one list of survivors: uniform field elements, known to the group alone."""
-    stream = SeedStream(group, f"secure_sum/pads/{listed.hex()}/{holder}")
-    return uniform_below(stream, FIELD_PRIME, count)
+def pads(group: bytes, listed: bytes, count: int) -> list[int]:
+    """What hides the answers about one list of survivors: a uniform field element for each member, known to the group.
+
+    It is the same at all holders of one secret, so that it comes out unchanged when their shares are combined. Without
+    it all shares of a secret give its polynomial plus that element: its value at 0 is uniform whatever the secret.
+    """
+    return uniform_below(SeedStream(group, f"secure_sum/pads/{listed.hex()}"), FIELD_PRIME, count)
 
 
 def padded(shares: Sequence[bytes], hidden: Sequence[int]) -> bytes:
