@@ -78,9 +78,11 @@ def _sweep(  # noqa: PLR0913, PLR0917 -- one parameter an option
 ) -> None:
     """Run a configuration once for every combination of the values given, and compare the runs.
 
-    Every run is a process and a run directory of its own, as `fedcredit simulate` makes it. The folder gets a table
-    (results.csv, results.parquet) and a page with charts (sweep.html). A run that fails is listed with its reason and
-    stops no other. After an interrupt --resume goes on; with more values it adds the runs that are new.
+    Every run is a process and a run directory of its own, as `fedcredit simulate`
+    makes it. The folder gets a table (results.csv, results.parquet) and a page
+    with charts (sweep.html). A run that fails is listed with its reason and stops
+    no other. After an interrupt --resume goes on; with more values it adds the
+    runs that are new.
     """
     wanted = [metric(one) for one in metrics or [_DEFAULT]]
     plan = plan_sweep(config, overrides or (), _seeds(seeds))

@@ -213,7 +213,8 @@ class _Crew:
     """Keeps so many processes at work until every run has ended."""
 
     def __init__(self, plan: SweepPlan, out: Path, command: Command, tell: Listener, jobs: int) -> None:
-        self._plan, self._out, self._command, self._tell, self._jobs = plan, out, command, tell, max(1, jobs)
+        self._plan, self._out, self._command, self._tell = plan, out, command, tell
+        self._jobs = max(1, min(jobs, len(plan.points)))
         self._ended: dict[str, Ended] = {}
         self._running: list[_Job] = []
         share = str(max(1, cores() // self._jobs))
