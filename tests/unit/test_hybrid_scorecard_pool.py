@@ -142,6 +142,21 @@ def test_own_coefficients_lie_between_the_pools_and_the_banks(ridge: float, near
         assert np.abs(first.point - own).max() < 0.3 * np.abs(common.point - own).max()
 
 
+@pytest.mark.parametrize("constant", [0.0, 1.35])
+def test_a_column_of_one_value_at_one_bank_is_no_obstacle(constant: float) -> None:
+    rows = {bank: Rows.made(place) for place, bank in enumerate(BANKS)}
+    rows[BANKS[1]].x[:, 1] = constant
+    hybrid = HybridSection(slope_ridge=0.0)
+
+    async def role(bank: PartyId, pool: Pool) -> Decided:
+        mine = rows[bank]
+        return await fitted(mine, PooledSteps(pool, hybrid, mine.moments, mine.good, RIDGE, ()), 6)
+
+    points = np.array([one.point for one in together(role)])
+    best = optimum(list(rows.values()), own=True)
+    np.testing.assert_allclose(points[:, 1:], np.tile(best[-3:], (3, 1)), atol=3e-3)
+
+
 def shape(code: str, bins: int) -> FeatureShape:
     return FeatureShape(code=code, bins=bins, ordered=bins, monotone="")
 

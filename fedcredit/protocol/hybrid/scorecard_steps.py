@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from fedcredit.errors import DataError
 from fedcredit.kernels.discriminant import Moments, discriminant
-from fedcredit.kernels.newton import projected_information, secant_update
+from fedcredit.kernels.newton import WeightedSums, projected_information, secant_update
 from fedcredit.protocol.hybrid.totals import joined_matrix, total_reals, upper_half
 from fedcredit.protocol.pool import Pool
 from fedcredit.protocol.scorecard.decisions import CommonFit, Decided, Evaluated, flat_information
 from fedcredit.spec.model import HybridSection
 
-__all__ = ["Local", "PooledSteps", "own_intercept", "personal"]
+__all__ = ["Local", "PooledSteps", "local_information", "own_intercept", "personal"]
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -32,6 +32,7 @@ _EVALUATIONS = 12  # of the likelihood in one search; Newton in a handful of dim
 _CONVERGED = 1e-5  # largest step in a weight; totals are added in units of 2^-20
 _WORTH = 0.05  # as in kernels.newton: least gain of log-likelihood for which a combination replaces the newest point
 _SMALLEST_STEP = 1 / 64
+_CONSTANT = 1e-9  # relative variance below which a column is one value and the rest is rounding
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,38 @@ class Local:
         """The own intercept after a step (k,) of the coefficients."""
         lead, cross = self.information[0, 0], self.information[0, 1:]
         return float(self.point[0] + (self.gradient[0] - cross @ step) / lead)
+
+
+def local_information(moments: Moments, at: Evaluated) -> Floats:
+    """Information of one bank's rows without a penalty; float64 (k + 1, k + 1).
+
+    A column that has one value at this bank, though not at others, goes with the intercept: there is nothing to project
+    it on.
+
+    Args:
+        moments: Own sums over the training rows.
+        at: What the bank has learned of the point.
+    """
+    mean = moments.mean
+    varies = np.diag(moments.covariance) > _CONSTANT * (1.0 + mean**2)
+    part = Moments(
+        goods=moments.goods,
+        bads=moments.bads,
+        sums_good=moments.sums_good[varies],
+        sums_bad=moments.sums_bad[varies],
+        products=moments.products[np.ix_(varies, varies)],
+    )
+    weighted = WeightedSums(at.weighted.total, at.weighted.columns[varies], at.weighted.squares[varies])
+    known = np.flatnonzero(np.concatenate([[True], varies]))
+    information = np.zeros((len(mean) + 1, len(mean) + 1))
+    information[np.ix_(known, known)] = projected_information(part, at.point[known], at.total, weighted, 0.0)
+    for place in np.flatnonzero(~varies):
+        value = float(mean[place])
+        row = value * information[0]
+        information[place + 1], information[:, place + 1] = row, row
+        information[place + 1, place + 1] = value**2 * information[0, 0]
+        information[0, place + 1] = information[place + 1, 0] = value * information[0, 0]
+    return information
 
 
 def own_intercept(moments: Moments, slopes: Floats) -> float:
@@ -172,8 +205,7 @@ class PooledSteps:
 
     async def step(self, at: Evaluated) -> Decided:
         """Newton on the totals of gradient and information."""
-        information = projected_information(self._moments, at.point, at.total, at.weighted, 0.0)
-        local = self._local = Local(at.point, at.gradient, information)
+        local = self._local = Local(at.point, at.gradient, local_information(self._moments, at))
         gradient, matrix = local.given_intercept() if self._own else (local.gradient, local.information)
         size = len(gradient)
         values = np.concatenate([gradient, upper_half(matrix)])

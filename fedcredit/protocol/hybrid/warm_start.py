@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import DataError, IntegrityError, PeerError
 from fedcredit.kernels.discriminant import Moments
-from fedcredit.kernels.newton import projected_information
 from fedcredit.kernels.prebin import Prebins
 from fedcredit.kernels.selection import Dropped
 from fedcredit.kernels.woe import MergedBins
@@ -26,7 +25,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import BinnedFeature, CountedFeature, OwnFeature
 from fedcredit.protocol.bin.messages import FeatureShape
 from fedcredit.protocol.hybrid.scorecard_bins import in_bins
-from fedcredit.protocol.hybrid.scorecard_steps import Local, own_intercept, personal
+from fedcredit.protocol.hybrid.scorecard_steps import Local, local_information, own_intercept, personal
 from fedcredit.protocol.scorecard.candidates import Candidates, Offer, within_budgets
 from fedcredit.protocol.scorecard.decisions import CommonFit, Decided, Evaluated, Steps, flat_information
 from fedcredit.protocol.scorecard.fit import FittedScorecard
@@ -236,7 +235,7 @@ class _WarmSteps:
 
     async def step(self, at: Evaluated) -> Decided:
         """A step of the intercept; the coefficients stay until the end."""
-        information = projected_information(self._moments, at.point, at.total, at.weighted, 0.0)
+        information = local_information(self._moments, at)
         self._local = Local(at.point, at.gradient, information.copy())
         point = at.point.copy()
         point[0] = self._local.intercept_after(np.zeros(len(point) - 1))
