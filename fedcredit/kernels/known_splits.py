@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedcredit.errors import DataError
 from fedcredit.kernels.tree_model import BoostedTrees, Split, TreeFeature, left_bits
 
-__all__ = ["KnownSplits", "model_bits"]
+__all__ = ["KnownSplits", "model_bits", "needed_splits"]
 
 Bools = NDArray[np.bool_]
 Codes = NDArray[np.unsignedinteger[Any]]
@@ -226,3 +226,12 @@ def model_bits(model: BoostedTrees, codes: Codes, disclosed: Mapping[Split, Bool
         line = own.get(split.feature)
         result[:, number] = known.bits_of(split) if line is None else left_bits(split, codes[line])
     return result
+
+
+def needed_splits(model: BoostedTrees, disclosed: Sequence[Split]) -> set[Split]:
+    """The disclosed splits that a model's splits are or follow from."""
+    needed: set[Split] = set()
+    for split in model.splits:
+        if model.features[split.feature].foreign:
+            needed |= {split} if split in disclosed else {one for one in disclosed if one.feature == split.feature}
+    return needed

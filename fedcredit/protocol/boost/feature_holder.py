@@ -59,6 +59,7 @@ class HolderInputs:
         keep: Randomness and escrow.
         checkpoints: Where disclosed splits are kept.
         common: Whether bins are those of several banks: one of them may have no rows at this bank, and none has a few.
+        joins: Whether the label holder takes trees over that others have grown: it asks for bitmaps, and for no sum.
     """
 
     label_holder: PartyId
@@ -70,6 +71,7 @@ class HolderInputs:
     keep: KeptSecrets
     checkpoints: Checkpoints
     common: bool = False
+    joins: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     if inputs.index.hidden:
         given = await take_rows(channel, inputs.label_holder, len(inputs.index.rows), inputs.keep)
     answers = _Answers(inputs, thresholds, given)
-    matrix = np.column_stack([feature.codes[inputs.index.summed] for feature in inputs.own])
-    bins = tuple(feature.shape.bins for feature in inputs.own)
-    grouping = Grouping(matrix, bins, min_rows=0 if inputs.common else inputs.plan.boost.min_bin_rows)
-    conversation = inputs.plan.conversation(session, grouping.rows)
-    answerer = await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
+    answerer = None if inputs.joins else await _open(channel, session, inputs)
     last = inputs.plan.boost.first_trees_local - 1
     while (start := await channel.receive(inputs.label_holder, TreeStart)).more:
         if not last < start.tree < inputs.plan.boost.trees:
@@ -144,6 +142,15 @@ async def hold_trees(channel: Channel, session: Session, inputs: HolderInputs) -
     splits = answers.kept(kept.kept)
     await _send_paths(channel, inputs, splits, given)
     return HolderTrees(tuple(inputs.own), splits, len(answers.disclosed))
+
+
+async def _open(channel: Channel, session: Session, inputs: HolderInputs) -> GroupSumAnswerer:
+    """Gets ready to answer sums."""
+    matrix = np.column_stack([feature.codes[inputs.index.summed] for feature in inputs.own])
+    bins = tuple(feature.shape.bins for feature in inputs.own)
+    grouping = Grouping(matrix, bins, min_rows=0 if inputs.common else inputs.plan.boost.min_bin_rows)
+    conversation = inputs.plan.conversation(session, grouping.rows)
+    return await GroupSumAnswerer.open(channel, conversation, inputs.label_holder, grouping, inputs.keep)
 
 
 async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
@@ -158,10 +165,12 @@ async def _announce(channel: Channel, inputs: HolderInputs) -> list[int]:
     usable = [plan.cap if feature.shape.bins > 1 else 0 for feature in inputs.own]
     thresholds = [int(min(cap, left)) for cap, left in zip(usable, free, strict=True)]
     left = channel.headroom(leader, inputs.data_version, basis, CostKind.EQUATIONS, names)
-    check_trees(
-        plan, inputs.draws, [room if new else np.inf for room, new in zip(left, thresholds, strict=True)], leader
-    )
-    offered = plan.trees_offered(inputs.draws, len(names), plan.boost.trees)
+    if inputs.joins:
+        offered = [0] * len(names)
+    else:
+        room = [one if new else np.inf for one, new in zip(left, thresholds, strict=True)]
+        check_trees(plan, inputs.draws, room, leader)
+        offered = plan.trees_offered(inputs.draws, len(names), plan.boost.trees)
     declaration = Declaration(
         data_version=inputs.data_version,
         basis=basis,
@@ -198,8 +207,13 @@ class _Answers:
         state = inputs.checkpoints.load()
         self.disclosed = [] if state is None else _read(state)
 
-    async def tree(self, channel: Channel, answerer: GroupSumAnswerer, tree: int) -> None:
-        """All rounds of one tree."""
+    async def tree(self, channel: Channel, answerer: GroupSumAnswerer | None, tree: int) -> None:
+        """All rounds of one tree; without an answerer only the bitmaps."""
+        if answerer is None:
+            every = np.ones(len(self._bins), np.bool_)
+            for number in range(len(self._plan.slots)):
+                await self._bitmaps(channel, (tree, number), every)
+            return
         draws, plan, outputs = self._inputs.draws, self._plan, sum(self._bins)
         offered = draws.columns(tree, len(self._bins), plan.boost.column_sampling)
         if plan.boost.column_sampling < 1:

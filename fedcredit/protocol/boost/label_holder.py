@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.errors import DataError, PeerError
-from fedcredit.kernels.known_splits import model_bits
+from fedcredit.kernels.known_splits import model_bits, needed_splits
 from fedcredit.kernels.pooled_rows import Among
 from fedcredit.kernels.tree_grower import TreeGrower
 from fedcredit.kernels.tree_model import BoostedTrees, Split, margins
@@ -47,7 +47,7 @@ from fedcredit.protocol.select.label_holder import ChosenRows, choose_rows
 from fedcredit.spec.model import HybridSection
 from fedcredit.types import PartyId
 
-__all__ = ["LabelInputs", "LedTrees", "Report", "lead_trees", "training_rows"]
+__all__ = ["LabelInputs", "LedTrees", "Report", "TreeRun", "gather_shapes", "lead_trees", "training_rows"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -126,7 +126,7 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     channel.stage("boost")
     train = training_rows(inputs.index, inputs.bad, inputs.plan, inputs.draws)
     note_rows(inputs.keep.escrow, inputs.index)
-    shapes = await _shapes(channel, inputs, train)
+    shapes = await gather_shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
     counting = inputs.index.train
     common = await settle_trees(
@@ -144,11 +144,11 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     conversation = inputs.plan.conversation(session, int(inputs.index.summed.sum()))
     asker = await GroupSumAsker.open(channel, conversation, bins, inputs.keep)
     inputs = replace(inputs, draws=replace(inputs.draws, common=common.columns or b""))
-    run = _Run(channel, (asker, chosen), inputs, features, (train, common.among))
+    run = TreeRun(channel, (asker, chosen), inputs, features, (train, common.among))
     while not run.state.finished:
         await run.grow()
     await channel.broadcast(inputs.holders, TreeStart(tree=len(run.state.history), more=False))
-    return await run.score()
+    return await run.score(own=inputs.pool is not None)
 
 
 def training_rows(index: RowIndex, bad: Bools, plan: BoostPlan, draws: LabelDraws) -> Bools:
@@ -170,7 +170,8 @@ def training_rows(index: RowIndex, bad: Bools, plan: BoostPlan, draws: LabelDraw
     return rows
 
 
-async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[PartyId, Sequence[TreeShape]]:
+async def gather_shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[PartyId, Sequence[TreeShape]]:
+    """Signs the sizes, and has every holder announce its features."""
     basis = BoostBasis(n_eff=int(train.sum()), n_bad=int(inputs.bad[train].sum()))
     await channel.broadcast(inputs.holders, basis)
     found = await channel.gather(inputs.holders, TreeShapes)
@@ -186,13 +187,13 @@ async def _shapes(channel: Channel, inputs: LabelInputs, train: Bools) -> dict[P
     return {party: found[party].features for party in inputs.holders}
 
 
-class _Run:
+class TreeRun:
     """The model under growth, and the conversation about it with all holders."""
 
     def __init__(
         self,
         channel: Channel,
-        asked: tuple[GroupSumAsker, ChosenRows | None],
+        asked: tuple[GroupSumAsker | None, ChosenRows | None],
         inputs: LabelInputs,
         features: FeatureList,
         rows: tuple[Bools, Among | None],
@@ -227,7 +228,7 @@ class _Run:
             for number in range(len(plan.slots)):
                 answered = await self._sums(grower, (tree, number))
                 root = root or answered
-                bits = await self._bitmaps((tree, number), await self._choose(tree, grower, answered.sums))
+                bits = await self.bitmaps((tree, number), await self._choose(tree, grower, answered.sums))
                 for one in (root, answered):  # the root holds every row that counts in this tree
                     one.check(self._features.features, bits, plan, common=self._inputs.pool is not None)
                 await self._together.run(f"tree/{tree}", grower.settling(bits))
@@ -274,6 +275,8 @@ class _Run:
             columns = [self._among_all(column) for column in columns]
         withheld = {party: self._withheld(party, grower) for party in self._inputs.holders}
         batch = self._plan.batch(*at)
+        if self._asker is None:
+            raise DataError("boost.asker", "a run that takes trees over asks for no sums")
         answers = await self._asker.ask(columns, self._inputs.keep, batch=batch, withheld=withheld)
         parts = {party: self._features.outputs_in_model(party) for party in self._inputs.holders}
 
@@ -296,7 +299,7 @@ class _Run:
         shown[self._features.announced(party)] = grower.asked[places]
         return np.repeat(~shown, self._features.bins_of(party))
 
-    async def _bitmaps(self, at: tuple[int, int], wanted: Sequence[Split]) -> dict[Split, Bools]:
+    async def bitmaps(self, at: tuple[int, int], wanted: Sequence[Split]) -> dict[Split, Bools]:
         """Bits of the new splits, each from its owner."""
         tree, number = at
         of_owner: dict[PartyId, list[Split]] = {party: [] for party in self._inputs.holders}
@@ -329,10 +332,10 @@ class _Run:
         with blaming(party):
             return unpack_bits(bitmap, (len(self._rows),), "bitmap")
 
-    async def score(self) -> LedTrees:
-        """Has the held-out rows' paths told, and puts the model together."""
+    async def score(self, *, own: bool) -> LedTrees:
+        """Has the held-out rows' paths told, and puts the model together; with ``own``, adds trees of its own first."""
         self._channel.stage("score")
-        state = own_trees(self.state, self._inputs.hybrid) if self._inputs.pool is not None else self.state
+        state = own_trees(self.state, self._inputs.hybrid) if own else self.state
         model, test = state.result().model, self._inputs.index.test
         disclosed = {party: self._disclosed(party) for party in self._inputs.holders}
         needed = needed_splits(model, self.state.known.splits)
@@ -381,12 +384,3 @@ class _Run:
         """All splits a holder has disclosed, in the order in which it numbers them."""
         known = self.state.known.splits
         return [split for split in known if self._features.features[split.feature].owner == party]
-
-
-def needed_splits(model: BoostedTrees, disclosed: Sequence[Split]) -> set[Split]:
-    """The disclosed splits that a model's splits are or follow from."""
-    needed: set[Split] = set()
-    for split in model.splits:
-        if model.features[split.feature].foreign:
-            needed |= {split} if split in disclosed else {one for one in disclosed if one.feature == split.feature}
-    return needed

@@ -99,8 +99,17 @@ async def lead(
     return BoostResult(index, tuple(own), bad, await lead_trees(channel, session, inputs))
 
 
-async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> tuple[RowIndex, HolderTrees]:
-    """A feature holder's role; returns the common rows and its own part of the model."""
+async def hold(
+    channel: Channel, holding: Holding, checkpoints: Checkpoints, *, joins: bool = False
+) -> tuple[RowIndex, HolderTrees]:
+    """A feature holder's role; returns the common rows and its own part of the model.
+
+    Args:
+        channel: To everyone.
+        holding: What it brings.
+        checkpoints: Where disclosed splits are kept.
+        joins: Whether the label holder takes over trees that other banks have grown.
+    """
     spec, keep = holding.spec, holding.keep
     leader = spec.label_holder.name
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
@@ -116,6 +125,7 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
         keep=keep,
         checkpoints=checkpoints,
         common=holding.common is not None,
+        joins=joins,
     )
     return index, await hold_trees(channel, session, inputs)
 
