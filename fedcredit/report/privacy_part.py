@@ -1,4 +1,4 @@
-"""What differential privacy says of a run of averaging: epsilon bank by bank, its releases, what they leave open."""
+"""What differential privacy says of a run of averaging: epsilon, the releases it follows from, what it leaves open."""
 
 from __future__ import annotations
 
@@ -46,20 +46,24 @@ class _Block(msgspec.Struct, frozen=True):
     max_epsilon: float | None = None
 
 
+class _Bank(msgspec.Struct, frozen=True):
+    name: str
+    epsilon: float | None = None
+
+
 class _File(msgspec.Struct, frozen=True):
-    differential_privacy: dict[str, _Block] | None = None
+    differential_privacy: _Block | None = None
+    banks: list[_Bank] = []
+    bank: str = ""
 
 
 @dataclass(frozen=True)
 class SpentRow:
-    """One bank: epsilon of the run, of its plan, of all runs on its data, its limit, and the part used in per cent."""
+    """One figure of the bank that the run cost most: what it is, epsilon, delta."""
 
-    bank: str
+    name: str
     epsilon: str
-    planned: str
-    total: str
-    limit: str
-    used: float | None
+    delta: str
 
 
 @dataclass(frozen=True)
@@ -79,25 +83,23 @@ class PrivacyPart:
 
     Args:
         protected: Whether there was noise.
-        unit: What it protects, in words.
         headline: The figure and what it means.
-        rows: Banks, the largest epsilon first.
-        releases: Of the bank with the largest epsilon.
-        whose: That bank.
-        delta: Of the run's figures.
-        total_delta: Of those over all runs.
+        rows: Figures of the bank that the run cost most.
+        limit: That bank's limit over all runs, "" for none.
+        used: How much of it is used, in per cent.
+        banks: Name and epsilon of every bank, the largest first; empty where one bank's own house writes.
+        releases: What that bank released.
         accountant: Who counted.
         uncovered: What no figure covers, one sentence each.
     """
 
     protected: bool
-    unit: str
     headline: str
     rows: list[SpentRow]
+    limit: str
+    used: float | None
+    banks: list[tuple[str, str]]
     releases: list[ReleaseRow]
-    whose: str
-    delta: str
-    total_delta: str
     accountant: str
     uncovered: list[str]
 
@@ -109,25 +111,32 @@ def privacy_part(run: Path) -> PrivacyPart | None:
         DataError: summary.json is missing or damaged.
     """
     try:
-        blocks = msgspec.json.decode(file_bytes(run / "summary.json", run), type=_File).differential_privacy
+        file = msgspec.json.decode(file_bytes(run / "summary.json", run), type=_File)
     except msgspec.MsgspecError as error:
         raise damaged(f"summary.json is damaged: {error}") from error
-    if not blocks:
+    block = file.differential_privacy
+    if block is None:
         return None
-    ranked = sorted(blocks.items(), key=lambda one: (-_number(one[1].epsilon), one[0]))
-    whose, worst = ranked[0]
-    protected = worst.unit != "none"
+    total_delta = block.delta if block.total_delta is None else block.total_delta
+    used = None
+    if block.max_epsilon:
+        used = min(100.0, round(100 * _number(block.total_epsilon) / block.max_epsilon, 1))
+    ranked = sorted(file.banks, key=lambda one: (-_number(one.epsilon), one.name))
+    protected = block.unit != "none"
     return PrivacyPart(
         protected=protected,
-        unit=_UNITS.get(worst.unit, "nothing"),
-        headline=_headline(worst),
-        rows=[_row(bank, block) for bank, block in ranked],
-        releases=[_release(event) for event in worst.events],
-        whose=whose,
-        delta=f"{worst.delta:g}",
-        total_delta=f"{worst.delta if worst.total_delta is None else worst.total_delta:g}",
-        accountant=worst.accountant,
-        uncovered=_uncovered(worst.unit) if protected else [],
+        headline=_headline(block),
+        rows=[
+            SpentRow("Released in this run", _shown(block.epsilon), f"{block.delta:g}"),
+            SpentRow("Planned for this run", _shown(block.planned_epsilon), f"{block.delta:g}"),
+            SpentRow("All runs on the same version of the data", _shown(block.total_epsilon), f"{total_delta:g}"),
+        ],
+        limit="" if block.max_epsilon is None else f"{block.max_epsilon:g}",
+        used=used,
+        banks=[(one.name, _shown(one.epsilon)) for one in ranked],
+        releases=[_release(event) for event in block.events],
+        accountant=block.accountant,
+        uncovered=_uncovered(block.unit) if protected else [],
     )
 
 
@@ -151,20 +160,6 @@ def _headline(block: _Block) -> str:
     return (
         f"Epsilon {_shown(block.epsilon)} at delta {block.delta:g} for {unit}. Who sees all that was released and is "
         f"undecided whether {unit} took part is right in at most {right} of such cases; guessing is right in 50 %."
-    )
-
-
-def _row(bank: str, block: _Block) -> SpentRow:
-    used = None
-    if block.max_epsilon:
-        used = min(100.0, round(100 * _number(block.total_epsilon) / block.max_epsilon, 1))
-    return SpentRow(
-        bank,
-        _shown(block.epsilon),
-        _shown(block.planned_epsilon),
-        _shown(block.total_epsilon),
-        "none" if block.max_epsilon is None else f"{block.max_epsilon:g}",
-        used,
     )
 
 

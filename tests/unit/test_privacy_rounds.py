@@ -11,7 +11,7 @@ from fedcredit.governance.privacy_account import PrivacyAccount
 from fedcredit.governance.privacy_ledger import PrivacyLedger
 from fedcredit.governance.privacy_limit import PrivacyLimit
 from fedcredit.protocol.secure_sum.messages import Contribution
-from fedcredit.runtime.rounds_privacy import AccountedBank
+from fedcredit.runtime.rounds_privacy import BookedBank
 from fedcredit.spec.load import parse_toml
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import Message
@@ -62,7 +62,7 @@ def account(limit: PrivacyLimit | None = None) -> PrivacyAccount:
 
 def test_each_visit_is_booked_before_it_leaves() -> None:
     one = account()
-    bank = AccountedBank(Played(["exponents", "moments", "round/1", "score"]), one)
+    bank = BookedBank(Played(["exponents", "moments", "round/1", "score"]), one, begins=True)
     for count in (1, 2, 3, 3):
         assert len(bank.answer([])) == 1
         assert sum(event.times for event in one.ledger.report(RunId("aa")).events) == count
@@ -72,15 +72,15 @@ def test_each_visit_is_booked_before_it_leaves() -> None:
 
 def test_a_visit_that_is_played_again_is_free_and_with_other_bytes_refused() -> None:
     one = account()
-    AccountedBank(Played(["round/1"]), one).answer([])
-    AccountedBank(Played(["round/1"]), one).answer([])
+    BookedBank(Played(["round/1"]), one, begins=True).answer([])
+    BookedBank(Played(["round/1"]), one, begins=True).answer([])
     assert one.ledger.report(RunId("aa")).events[0].times == 1
     with pytest.raises(DisclosureRefused, match="other content"):
-        AccountedBank(Played(["round/1"], b"y"), one).answer([])
+        BookedBank(Played(["round/1"], b"y"), one, begins=False).answer([])
 
 
 def test_nothing_is_answered_in_a_run_beyond_the_limit() -> None:
     role = Played(["round/1"])
     with pytest.raises(DisclosureRefused, match=r"rounds? would fit"):
-        AccountedBank(role, account(PrivacyLimit(max_epsilon=0.1)))
+        BookedBank(role, account(PrivacyLimit(max_epsilon=0.1)), begins=True)
     assert role.visits == 0
