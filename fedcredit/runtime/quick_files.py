@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,25 +15,36 @@ __all__ = ["QuickCheckpoints", "quick_audit"]
 
 
 class QuickCheckpoints:
-    """As `FileCheckpoints`, without waiting for the disk.
+    """As `FileCheckpoints`, without waiting for the disk: each state is a file of its own, the last one counts.
+
+    Putting a file in another's place has some file systems wait for the disk; giving it a new name has not.
 
     Args:
-        path: The file.
+        folder: Where; made with mode 0700.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def load(self) -> bytes | None:
         """See `FileCheckpoints.load`."""
-        return FileCheckpoints(self._path).load()
+        number = max(self._numbers(), default=0)
+        return FileCheckpoints(self._folder / str(number)).load() if number else None
 
     def save(self, state: bytes) -> None:
-        """Replaces the state as a whole."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{self._path.name}.new")
+        """Writes the state as a whole, then forgets the ones before it."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        before = list(self._numbers())
+        number = max(before, default=0) + 1
+        temporary = self._folder / f".{number}.new"
         temporary.write_bytes(hashlib.sha256(state).digest() + state)
-        temporary.replace(self._path)
+        temporary.rename(self._folder / str(number))
+        for one in before:
+            (self._folder / str(one)).unlink()
+
+    def _numbers(self) -> Iterator[int]:
+        if self._folder.exists():
+            yield from (int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
 
 
 def quick_audit(path: Path | None, party: PartyId, run: RunId) -> AuditLog:
