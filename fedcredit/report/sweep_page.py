@@ -140,13 +140,8 @@ def _sentences(study: Study) -> list[str]:
         return []
     others = len(compared) - 1
     if study.tied:
-        many = (
-            "The other one"
-            if others == 1
-            else f"All {others} others"
-            if study.tied == others
-            else f"{study.tied} of {others} others"
-        )
+        most = {1: "The other one", 2: "Both others"}.get(others, f"All {others} others")
+        many = most if study.tied == others else f"{study.tied} of {others} others"
         told.append(f"{many} may well be as good: the 95 % interval of the difference includes zero.")
         told += _cheaper(study)
     elif all(one is None or one.margin is not None for one in study.against):
