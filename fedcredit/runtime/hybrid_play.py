@@ -20,6 +20,7 @@ from fedcredit.governance.ledger import Ledger
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.hybrid.joint_account import JointAccount
 from fedcredit.protocol.pool import Pool
 from fedcredit.protocol.secure_sum.rules import SumRules
 from fedcredit.runtime import houses
@@ -121,9 +122,11 @@ def play_hybrid(
     common = _sums_network(there, busy)
     stack.callback(common.close)
     rules = sum_rules(there.spec, there.part_of(_SUMS))
+    accounts = {holder.name: JointAccount(banks) for holder in there.spec.feature_holders}
     parts, stand_ins, led = {}, {}, []
     for bank in banks:
-        part = _Part(there, bank, LocalNetwork(_settings(there, bank, busy, progress if bank == banks[0] else None)))
+        settings = _settings(there, bank, busy, progress if bank == banks[0] else None)
+        part = _Part(there, bank, LocalNetwork(settings), accounts)
         stack.callback(part.network.close)
         bank_role = _Bank(part, common.channel(bank), rules, report if bank == banks[0] else _unheard)
         presence = Presence(bank_role.play(stack))
@@ -164,8 +167,10 @@ class _Bank:
 class _Part:
     """One bank's part of the run."""
 
-    def __init__(self, there: HybridHouses, bank: PartyId, network: LocalNetwork) -> None:
-        self.there, self._bank, self.network = there, bank, network
+    def __init__(
+        self, there: HybridHouses, bank: PartyId, network: LocalNetwork, accounts: Mapping[PartyId, JointAccount]
+    ) -> None:
+        self.there, self._bank, self.network, self._accounts = there, bank, network, accounts
         self.spec = there.spec.for_bank(bank)
         self._secrets = there.secrets_in(bank)
 
@@ -183,6 +188,7 @@ class _Part:
             decoy_key=houses.simulated_decoy_key(table),
             pool=pool,
             common=None if party == self._bank else there.common(party),
+            account=self._accounts.get(party),
         )
         checkpoints = FileCheckpoints(files.checkpoints / self._bank / party)
         seat = Seat(self.network.channel(party), holding, checkpoints, report)

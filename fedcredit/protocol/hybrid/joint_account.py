@@ -154,8 +154,9 @@ class JointChannel:
         self._inner.stage(name)
 
     def _priced(self, costs: Sequence[Cost]) -> tuple[Cost, ...]:
-        times = self._priced_times()
-        return tuple(replace(one, amount=one.amount * times) if one.kind in _SHARED else one for one in costs)
+        return tuple(
+            replace(one, amount=one.amount * self._priced_times()) if one.kind in _SHARED else one for one in costs
+        )
 
     def _priced_times(self) -> int:
         if self._times is None:
