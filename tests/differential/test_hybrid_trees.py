@@ -17,11 +17,14 @@ from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import FedCreditError, PeerError
+from fedcredit.errors import FedCreditError, IntegrityError, PeerError
+from fedcredit.kernels.metrics import auc
+from fedcredit.kernels.tree_model import BoostedTrees, margins, pooled_bits
 from fedcredit.protocol.boost.feature_holder import HolderTrees
 from fedcredit.protocol.boost.roles import BoostResult, coordinate, hold, lead
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
+from fedcredit.protocol.hybrid.trees_join import SharedTrees, shared_trees
 from fedcredit.protocol.pool import Pool, UnsafeLocalPools
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.hybrid_trees_oracle import HybridTrees, TreesTogether, bank_columns, trees_together
@@ -32,7 +35,7 @@ from fedcredit.types import COORDINATOR, PartyId
 Make = Callable[..., Path]
 Keys = Mapping[str, Any]
 
-PARTITION: Keys = {"party": "bank", "by": "size", "banks": 3, "alpha": 1.0, "min_rows": 250}
+PARTITION: dict[str, Any] = {"party": "bank", "by": "size", "banks": 3, "alpha": 1.0, "min_rows": 250}
 BOOST: Keys = {"trees": 4, "bins": 8, "holder_bins": 5, "min_bin_rows": 15, "min_child_rows": 15}
 EXACT: Keys = {"noise_rows": 0.0, "enforce": False}
 NOISY: Keys = {"noise_rows": 4.0, "enforce": False}
@@ -49,6 +52,7 @@ class Case:
     hybrid: Keys = field(default_factory=lambda: PERSONAL)
     crypto: Keys = field(default_factory=lambda: {"profile": "unsafe-plaintext"})
     rows: int = 1500
+    banks: int = 3
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,18 @@ def write(folder: Path, consortium: Make, case: Case) -> LoadedSpec:
         "privacy": case.privacy,
         "crypto": case.crypto,
         "hybrid": case.hybrid,
-        "partition": PARTITION,
+        "partition": PARTITION | {"banks": case.banks},
     }
     return load_spec(consortium(folder, rows=case.rows, sections=sections))
 
 
-async def play_part(loaded: LoadedSpec, bank: PartyId, tables: Mapping[PartyId, HolderTable], pool: Pool) -> Any:
+async def play_part(
+    loaded: LoadedSpec,
+    bank: PartyId,
+    tables: Mapping[PartyId, HolderTable],
+    pool: Pool | None,
+    shared: SharedTrees | None = None,
+) -> Any:
     spec = loaded.spec.for_bank(bank)
     network = Rehearsal(replace(loaded, spec=spec), tables=tables).network()
     roles: dict[PartyId, Any] = {}
@@ -106,12 +116,13 @@ async def play_part(loaded: LoadedSpec, bank: PartyId, tables: Mapping[PartyId, 
         channel, checkpoints = network.channel(party), InMemory()
         if leads:
             held = held_out(tables[bank], loaded)
-            roles[party] = lead(channel, holding, held, checkpoints, lambda *_: None)
+            roles[party] = lead(channel, holding, held, checkpoints, lambda *_: None, shared=shared)
         else:
-            roles[party] = hold(channel, holding, checkpoints)
+            roles[party] = hold(channel, holding, checkpoints, joins=shared is not None)
     roles[COORDINATOR] = coordinate(network.channel(COORDINATOR), spec)
     try:
-        return await network.run_roles(roles)
+        result = await network.run_roles(roles)
+        return result | {"kinds": {entry.kind for entry in network.transcript}}
     finally:
         network.close()
 
@@ -268,3 +279,45 @@ def test_what_is_summed_is_the_same_whatever_the_labels(tmp_path: Path, consorti
     played = play(write(tmp_path, consortium, Case(LEAF)))
     kinds = {what.rsplit("/", 1)[1] for what, _, _ in played.sums if what.startswith("trees/")}
     assert kinds == {"rows", "thresholds", "root", "bins", "children", "leaves", "record"}
+
+
+def test_a_bank_joins_later(tmp_path: Path, consortium: Make) -> None:
+    """Three banks grow trees; a fourth one takes them over for bits of its rows alone, and adds its own."""
+    loaded = write(tmp_path, consortium, Case({**LEAF, "holder_bins": 4}, rows=2000, banks=4))
+    spec, tables = loaded.spec, load_tables(loaded)
+    *first, late = [bank.name for bank in spec.banks]
+    pools = UnsafeLocalPools(first)
+
+    async def together() -> list[Any]:
+        return await asyncio.gather(*(play_part(loaded, bank, tables, pools.pool(bank)) for bank in first))
+
+    results = dict(zip(first, asyncio.run(together()), strict=True))
+    told = {bank: shared_trees(bank, results[bank][bank].own, results[bank][bank].trees) for bank in first}
+    assert len({replace(one, columns=()).digest() for one in told.values()}) == 1
+    sent = told[first[0]]
+    shared = SharedTrees.decode(sent.encode(), sent.digest())
+    assert shared == sent
+    with pytest.raises(IntegrityError, match="not those whose digest"):
+        SharedTrees.decode(sent.encode() + b" ", sent.digest())
+    joined = asyncio.run(play_part(loaded, late, tables, None, shared))
+    label: BoostResult = joined[late]
+    led = label.trees
+    assert led.model.trees[: led.shared] == shared.trees
+    assert len(led.model.trees) == led.shared + 6
+    assert led.model.base == pytest.approx(np.log(label.bad[led.train].mean() / (1 - label.bad[led.train].mean())))
+    assert not {"group_sum.request", "group_sum.answer"} & joined["kinds"]
+    assert "group_sum.request" in results[first[0]]["kinds"]
+    codes = [one.codes for one in label.own if one.shape.bins > 1]
+    for holder in spec.feature_holders:
+        index, trees = joined[holder.name]
+        assert np.array_equal(index.train, label.index.train)
+        codes += [one.codes for one in trees.own if one.shape.bins > 1]
+    assert np.array_equal(margins(led.model, pooled_bits(led.model, np.array(codes))), led.margins)
+    before = BoostedTrees(led.model.base, led.model.features, led.model.splits, led.model.trees[: led.shared])
+    rows, bits = led.train, pooled_bits(led.model, np.array(codes))
+    assert auc(label.bad[rows], led.margins[rows]) > auc(label.bad[rows], margins(before, bits)[rows])
+    first_feature = shared.features[0]
+    changed = replace(first_feature, bins=first_feature.bins + 1)
+    other = replace(shared, features=(changed, *shared.features[1:]))
+    with pytest.raises(PeerError, match="not cut as in the shared trees"):
+        asyncio.run(play_part(loaded, late, tables, None, other))

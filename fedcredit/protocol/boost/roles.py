@@ -27,6 +27,7 @@ from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.hybrid.own_bins import OwnColumns, pooled_features
+from fedcredit.protocol.hybrid.trees_join import SharedTrees, join_trees
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
 from fedcredit.spec.model import BoostSection, RunSpec
 
@@ -61,6 +62,8 @@ async def lead(
     held_out: Callable[[Sequence[str]], NDArray[np.bool_]],
     checkpoints: Checkpoints,
     report: Report,
+    *,
+    shared: SharedTrees | None = None,
 ) -> BoostResult:
     """The label holder's role.
 
@@ -70,6 +73,7 @@ async def lead(
         held_out: Says which of some ids are test rows.
         checkpoints: Its state after each tree.
         report: Told of each finished tree.
+        shared: Trees of other banks that it takes over; the holders know of it.
 
     Raises:
         DataError: the common rows do not carry a model.
@@ -82,7 +86,10 @@ async def lead(
     if holding.table.label is None:
         raise DataError("label.missing", f"{channel.party}: has no label")
     bad = index.bad(holding.table.label)
-    own, seed = await bank_features(holding, index)
+    if shared is None:
+        own, seed = await bank_features(holding, index)
+    else:
+        own, seed = shared.own_features(holding.table, index), _seed(holding)
     inputs = LabelInputs(
         own=own,
         bad=bad,
@@ -96,7 +103,11 @@ async def lead(
         pool=holding.pool,
         hybrid=spec.hybrid,
     )
-    return BoostResult(index, tuple(own), bad, await lead_trees(channel, session, inputs))
+    if shared is None:
+        led = await lead_trees(channel, session, inputs)
+    else:
+        led = await join_trees(channel, session, inputs, shared)
+    return BoostResult(index, tuple(own), bad, led)
 
 
 async def hold(
@@ -114,6 +125,8 @@ async def hold(
     leader = spec.label_holder.name
     session = await agree(channel, spec.parties, holding.run_digest, spec.crypto.profile, keep)
     index = await hold_alignment(channel, holding)
+    if holding.account is not None:
+        channel = holding.account.channel(channel, leader, None if index.hidden else index.ids)
     own, seed = own_features(holding, index)
     inputs = HolderInputs(
         label_holder=leader,
