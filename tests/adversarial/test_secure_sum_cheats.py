@@ -157,6 +157,14 @@ def test_a_bank_refuses_an_opening_that_does_not_open(
     assert code in {"*", caught.value.code}, how
 
 
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_bank_the_others_go_on_without_has_its_total_and_no_more(profile: Profile) -> None:
+    town, out = town_at("opening", profile)
+    assert town.members[A].open(put(members=[B, C, D])(out[A])).members == town.banks
+    with pytest.raises(TransportError, match=r"secure_sum\.left"):
+        town.members[A].contribute("x", np.arange(3), 5)
+
+
 def test_a_total_beyond_its_bound_is_refused() -> None:
     town, out = town_at("opening", "masked")
     words = np.full(8, 21, dtype="<u8").view(np.uint8).reshape(8, 8)[:, :2].tobytes()

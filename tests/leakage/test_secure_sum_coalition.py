@@ -23,6 +23,7 @@ from fedcredit.crypto.secure_sum import CipherAdder, GroupCipher, SumShape, pair
 from fedcredit.crypto.shares import FIELD_PRIME, combine, secret_of
 from fedcredit.errors import FedCreditError, IntegrityError, PeerError, TransportError
 from fedcredit.protocol.secure_sum import secrets
+from fedcredit.protocol.secure_sum.member import SumMember
 from fedcredit.protocol.secure_sum.messages import Begin, Fresh, Survivors, Welcome
 from fedcredit.protocol.secure_sum.opening import read_shares
 from fedcredit.protocol.secure_sum.rules import SumRules, list_digest, mask_roster, place_of
@@ -264,11 +265,15 @@ def test_a_bank_answers_about_one_list(profile: Profile) -> None:
     out = town.relay.advance()
     member, one = town.members[PartyId("bank_03")], out[PartyId("bank_03")]
     assert isinstance(one, Survivors)
+    before = member.state()
     first = member.unmask(one)
     assert member.unmask(one) == first
     shorter = Survivors(number=1, fresh=[fresh for fresh in one.fresh if fresh.party != VICTIM])
-    with pytest.raises(IntegrityError, match=r"escrow\.bound"):
-        member.unmask(shorter)
+    rolled_back = SumMember(town.rules, town.houses[PartyId("bank_03")], before)
+    assert rolled_back.unmask(one) == first
+    for again in (member, SumMember(town.rules, town.houses[PartyId("bank_03")], before)):
+        with pytest.raises(IntegrityError, match=r"escrow\.bound"):
+            again.unmask(shorter)
 
 
 def rosters_apart(profile: Profile) -> tuple[Town, dict[PartyId, Survivors]]:

@@ -28,7 +28,7 @@ from fedcredit.crypto.secure_sum import (
     write_words,
 )
 from fedcredit.crypto.shares import FIELD_PRIME
-from fedcredit.errors import BoundError, PeerError
+from fedcredit.errors import BoundError, PeerError, TransportError
 from fedcredit.protocol.group_sum.session import Escrow
 from fedcredit.protocol.pool import check_summand
 from fedcredit.protocol.secure_sum.messages import (
@@ -193,6 +193,8 @@ class SumMember:
             TransportError: code ``secure_sum.floor``, or ``secure_sum.left`` where the others go on without this bank.
         """
         state = self._expect("ready", "contributed")
+        if self.party not in state.roster:
+            raise TransportError("secure_sum.left", f"the other banks go on without {self.party}: it answered too late")
         check_floor(self.rules, len(state.base), len(state.roster))
         check_summand(what, values, bound, len(state.roster))
         shape = self.rules.shape(len(values), bound, len(state.roster))
