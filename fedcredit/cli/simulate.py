@@ -153,9 +153,10 @@ def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool, engine: _Engi
                 build_report(folder, party.name)
 
         if engine is not None:
-            from fedcredit.runtime.averaging import simulate_averaging  # noqa: PLC0415 -- only where it is used
+            from fedcredit.runtime.averaging import How, simulate_averaging  # noqa: PLC0415 -- only where it is used
 
-            simulate_averaging(loaded, out, progress=tell, finish=report, resume=resume, engine=engine.value)
+            how = How(resume=resume, engine=engine.value)
+            simulate_averaging(loaded, out, progress=tell, finish=report, how=how)
             return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
         return simulate(loaded, out, progress=tell, finish=report, resume=resume)
 

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +44,7 @@ from fedcredit.spec.model import FedavgSection
 from fedcredit.spec.write import spec_toml
 from fedcredit.types import COORDINATOR, PartyId, RunId
 
-__all__ = ["Engine", "simulate_averaging"]
+__all__ = ["Engine", "How", "simulate_averaging"]
 
 Engine = Literal["local", "flower"]
 
@@ -51,15 +52,28 @@ _VISIT = "fedcredit.runtime.rounds_simulated:visit"
 _SETUP_STEPS, _SUM_STEPS, _OTHER_SUMS = 3, 2, 3  # keys, boxes, roster; vectors, shares; columns twice and scores
 
 
-def simulate_averaging(  # noqa: PLR0913 -- as `simulate`, and what carries it
+@dataclass(frozen=True)
+class How:
+    """How a simulation is begun.
+
+    Args:
+        resume: Go on with the unfinished run of the run directory.
+        engine: What carries the rounds; None = Flower where ``fedavg.ray_address`` is given, else this process.
+        entropy_seed: For tests only: secrets from this seed.
+    """
+
+    resume: bool = False
+    engine: Engine | None = None
+    entropy_seed: bytes | None = field(default=None, repr=False)
+
+
+def simulate_averaging(
     loaded: LoadedSpec,
     out: Path,
     *,
     progress: Listener | None = None,
     finish: Callable[[Path], None] | None = None,
-    entropy_seed: bytes | None = None,
-    resume: bool = False,
-    engine: Engine | None = None,
+    how: How = How(),
 ) -> Path:
     """Runs a simulation of averaging and writes its run directory.
 
@@ -68,9 +82,7 @@ def simulate_averaging(  # noqa: PLR0913 -- as `simulate`, and what carries it
         out: Run directory to create.
         progress: Told each stage as it begins, and each step of the rounds.
         finish: Called with the folder when all files are in it, before it gets its name.
-        entropy_seed: For tests only: secrets from this seed.
-        resume: Go on with the unfinished run of ``out``.
-        engine: What carries the rounds; None = Flower where ``fedavg.ray_address`` is given, else this process.
+        how: How it is begun.
 
     Returns:
         The run directory.
@@ -81,15 +93,16 @@ def simulate_averaging(  # noqa: PLR0913 -- as `simulate`, and what carries it
     tell, spec = progress or (lambda _: None), loaded.spec
     if not spec.simulation:
         raise SpecError("spec.simulate", 'run.mode: simulate runs mode = "simulation"')
+    engine = how.engine
     if engine is None:
         engine = "flower" if (spec.fedavg or FedavgSection()).ray_address is not None else "local"
-    left = to_resume(out, spec_digest(spec)) if resume else None
+    left = to_resume(out, spec_digest(spec)) if how.resume else None
     run = RunId(os.urandom(16).hex()) if left is None or left.run is None else left.run
     with run_directory(out, run, None if left is None else left.folder) as files:
         if left is not None and left.finished is not None:
             _close(loaded, run, files)
         else:
-            _Averaging(loaded, files, tell, engine).through(run, entropy_seed)
+            _Averaging(loaded, files, tell, engine).through(run, how.entropy_seed)
         if finish is not None:
             finish(files.folder)
     return out

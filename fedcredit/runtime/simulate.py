@@ -124,9 +124,11 @@ def simulate(
     """
     spec = loaded.spec
     if spec.run.model in IN_ROUNDS:
-        from fedcredit.runtime.averaging import simulate_averaging  # noqa: PLC0415 -- loads what others do not need
+        from fedcredit.runtime.averaging import How, simulate_averaging  # noqa: PLC0415 -- loads what others do not need
 
-        simulate_averaging(loaded, out, progress=progress, finish=finish, entropy_seed=entropy_seed, resume=resume)
+        simulate_averaging(
+            loaded, out, progress=progress, finish=finish, how=How(resume=resume, entropy_seed=entropy_seed)
+        )
         return Simulation(out, json.loads((out / "summary.json").read_text("utf-8")))
     model = MODEL_RUNS.get(spec.run.model)
     if not spec.simulation or model is None:

@@ -106,7 +106,7 @@ def test_an_interrupted_run_goes_on_where_it_was(records: Path, here: Path, tmp_
 
 
 def test_noise_is_booked_and_what_costs_too_much_is_refused_before_it_starts(tmp_path: Path) -> None:
-    noisy = {"differential_privacy": {"unit": "record"}, "fedavg": {"rounds": 2}}
+    noisy: dict[str, dict[str, object]] = {"differential_privacy": {"unit": "record"}, "fedavg": {"rounds": 2}}
     config = made_up_banks.write_banks(tmp_path / "records", 3, 120, noisy)
     found = simulate(load_spec(config), tmp_path / "out").summary
     block = found["differential_privacy"]

@@ -35,7 +35,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rounds_town.Town]:
     folder = tmp_path_factory.mktemp("banks")
-    sections = {"secure_sum": {"profile": "masked+he"}, "fedavg": {"rounds": 1, "round_timeout_s": 300.0}}
+    sections: dict[str, dict[str, object]] = {
+        "secure_sum": {"profile": "masked+he"},
+        "fedavg": {"rounds": 1, "round_timeout_s": 300.0},
+    }
     config = made_up_banks.write_banks(folder / "records", 4, sections=sections)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
