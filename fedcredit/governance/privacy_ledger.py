@@ -221,15 +221,18 @@ class PrivacyLedger:
             known = self._state(run)
             if known is None:
                 raise DisclosureRefused("dp.unplanned", "this run reserved nothing")
-            released = known.released()
+            released, everything = known.released(), self._events(known.unit, known.data_version)
+            epsilon = epsilon_of(released, known.delta)
+            planned = epsilon if released == known.planned else epsilon_of(known.planned, known.delta)
+            alone = everything == known.planned and self._limit.delta == known.delta
             return PrivacySpent(
                 unit=known.unit,
                 delta=known.delta,
-                epsilon=epsilon_of(released, known.delta),
-                planned=epsilon_of(known.planned, known.delta),
+                epsilon=epsilon,
+                planned=planned,
                 events=released,
                 data_version=known.data_version,
-                total=epsilon_of(self._events(known.unit, known.data_version), self._limit.delta),
+                total=planned if alone else epsilon_of(everything, self._limit.delta),
                 total_delta=self._limit.delta,
                 max_epsilon=self._limit.max_epsilon,
             )
