@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -237,3 +239,10 @@ def test_a_damaged_state_is_refused() -> None:
     for wrong in (b"", state[:-1], b"\x93" + state[1:]):
         with pytest.raises((IntegrityError, PeerError)):
             FedavgBank(inputs, wrong)
+
+
+def test_the_coordinator_needs_no_network_library() -> None:
+    code = "import sys, fedcredit.protocol.fedavg.relay; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = code.replace("relay", "bank")
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 1

@@ -14,6 +14,7 @@ from fedcredit.errors import DataError
 from fedcredit.protocol.fedavg.columns import BankRows, rows_of
 from fedcredit.protocol.fedavg.learner import Learned, Learner
 from fedcredit.protocol.fedavg.oracle import average_in_the_clear, train_on_pooled
+from fedcredit.protocol.fedavg.own import WORSE
 from fedcredit.protocol.fedavg.plan import plan_averaging
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.types import PartyId
@@ -91,4 +92,4 @@ def test_honest_rounds_leave_public_rows_as_they_are() -> None:
     """What `own.WORSE` is measured by: from one round to the next the loss of rows that all have hardly rises."""
     averaged, _ = learned("fedavg.early_stopping=20", "fedavg.learning_rate=0.5")
     losses = [one.validation_loss for one in averaged.history if one.validation_loss is not None]
-    assert max(after / before for before, after in itertools.pairwise(losses)) < 1.02
+    assert max(after / before for before, after in itertools.pairwise(losses)) < 1 + WORSE / 2

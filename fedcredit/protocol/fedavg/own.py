@@ -31,8 +31,8 @@ __all__ = ["WORSE", "Agreed", "OwnPart", "unshared"]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-WORSE = 0.05
-"""Share by which the public rows' loss may grow in a round; honest rounds of the public sets stay below 0.01."""
+WORSE = 0.1
+"""Share by which the public rows' loss may grow in a round; honest rounds of a public set stay below a third of it."""
 
 _SHARE = 1 << 20  # a share of a bank's rows, where whole banks are protected, is rounded to 2^-20
 _FAR = 4.0  # deviations of the noise below which a count is taken for none: 4096 empty cells pass it once in 8 runs
