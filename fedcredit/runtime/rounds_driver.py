@@ -220,11 +220,12 @@ class RoundDriver:
         if before:  # what was sent stands in the audit log already
             memory = AuditLog(None, house.party, self._context.run, house.clock)
             self._gate = Gate(self._context, replace(house, audit=memory))
-        asked = self._asked(self._relay.start())
+        following = self._relay.start()
         for step in before:
-            asked = self._asked(self._heard(asked, step)[0])
+            following = self._heard(self._asked(following), step)[0]
         if before:
             self._gate = Gate(self._context, house, place=self._gate.place)
+        asked = self._asked(following)  # logged again: the process before may have died before it had
         while asked.questions:
             began = time.perf_counter()
             step = await self._ask_all(asked)
