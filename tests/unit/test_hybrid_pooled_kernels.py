@@ -82,11 +82,12 @@ def test_a_banks_start_lies_between_its_own_and_the_pools_odds() -> None:
 
 def test_the_mean_auc_counts_banks_by_their_rows() -> None:
     score = RISK + RNG.normal(size=ROWS)
-    total = sum(auc_sums(BAD[one == BANK], score[one == BANK], BANK[one == BANK]).values for one in range(3))
+    parts = [auc_sums(BAD[one == BANK], score[one == BANK], BANK[one == BANK]).values for one in range(3)]
+    total = np.sum(parts, axis=0)
     weights = [int((one == BANK).sum()) for one in range(3)]
     expected = np.average([auc(BAD[one == BANK], score[one == BANK]) for one in range(3)], weights=weights)
-    assert AucSums.mean(np.asarray(total)) == pytest.approx(expected, abs=1e-6)
-    assert np.array_equal(np.asarray(total), auc_sums(BAD, score, BANK).values)
+    assert AucSums.mean(total) == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(total, auc_sums(BAD, score, BANK).values)
     assert AucSums.mean(auc_sums(np.ones(4, np.bool_), np.arange(4.0), np.zeros(4, np.int64)).values) is None
 
 
