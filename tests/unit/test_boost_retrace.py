@@ -13,7 +13,7 @@ import pytest
 from fedcredit.attack.recorder import Recording, recording
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.load import load_tables
-from fedcredit.errors import IntegrityError
+from fedcredit.errors import DataError, IntegrityError
 from fedcredit.protocol.boost.archive import Archive, KeptTree, note_tree, read_archive
 from fedcredit.protocol.boost.draws import LabelDraws
 from fedcredit.protocol.boost.messages import Bitmaps, WantedSplits
@@ -290,3 +290,8 @@ def test_an_announcement_that_is_missing_is_refused(noisy: Growth) -> None:
     archive: Archive = replace(noisy.archive, shapes={})
     with pytest.raises(IntegrityError, match="kept no announcement of tax_office"):
         list(retrace(replace(noisy, archive=archive)))
+
+
+def test_trees_of_several_banks_are_not_taken_for_one_banks() -> None:
+    with pytest.raises(DataError, match="of several banks"):
+        read_archive([ROWS, {"what": "pool", "members": "a b c"}])

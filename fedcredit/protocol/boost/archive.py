@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.errors import IntegrityError, PeerError
+from fedcredit.errors import DataError, IntegrityError, PeerError
 from fedcredit.kernels.tree_model import Split, Tree
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.boost.messages import Bitmaps, Offer, TreeShapes, WantedSplits
@@ -23,7 +23,7 @@ from fedcredit.protocol.group_sum.session import Escrow
 from fedcredit.types import PartyId
 from fedcredit.wire.message import Message, decode, encode, kind_of
 
-__all__ = ["Archive", "KeptTree", "note_message", "note_rows", "note_tree", "read_archive"]
+__all__ = ["Archive", "KeptTree", "note_message", "note_pool", "note_rows", "note_tree", "read_archive"]
 
 M = TypeVar("M", bound=Message)
 K = TypeVar("K")
@@ -68,6 +68,16 @@ def note_tree(escrow: Escrow, number: int, tree: Tree, splits: Sequence[Split]) 
     escrow.record("tree", {"number": number, "body": body})
 
 
+def note_pool(escrow: Escrow, members: Sequence[PartyId]) -> None:
+    """Notes that the trees are of several banks, or were grown by others.
+
+    Args:
+        escrow: The own one.
+        members: The banks.
+    """
+    escrow.record("pool", {"members": " ".join(members)})
+
+
 @dataclass(frozen=True)
 class Archive:
     """What a label holder wrote down.
@@ -93,8 +103,13 @@ def read_archive(entries: Iterable[Mapping[str, Any]]) -> Archive:
     """Reads a label holder's escrow; what a restarted run wrote twice must be the same.
 
     Raises:
+        DataError: the trees are of several banks, whose totals are on no record.
         IntegrityError: an entry is damaged or contradicts another one, or there is none of the rows.
     """
+    entries = list(entries)
+    if any(entry.get("what") == "pool" for entry in entries):
+        text = "these trees are of several banks: what one bank asked follows from totals that are on no record"
+        raise DataError("replay.pool", f"{text}, so they cannot be grown once more")
     noted = [entry for entry in entries if entry.get("what") in {"rows", "message", "tree"}]
     rows = {(str(entry["common"]), int(entry["count"])) for entry in noted if entry["what"] == "rows"}
     if len(rows) != 1:

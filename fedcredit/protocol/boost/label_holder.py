@@ -18,7 +18,7 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.boost.agreement import RoundSums
-from fedcredit.protocol.boost.archive import note_message, note_rows, note_tree
+from fedcredit.protocol.boost.archive import note_message, note_pool, note_rows, note_tree
 from fedcredit.protocol.boost.columns import FeatureList, code_matrix
 from fedcredit.protocol.boost.draws import LabelDraws, OfferedDraws
 from fedcredit.protocol.boost.messages import (
@@ -129,6 +129,8 @@ async def lead_trees(channel: Channel, session: Session, inputs: LabelInputs) ->
     shapes = await gather_shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, inputs.plan.cap if inputs.plan.capped else None)
     counting = inputs.index.train
+    if inputs.pool is not None:
+        note_pool(inputs.keep.escrow, inputs.pool.members)
     common = await settle_trees(
         inputs.pool,
         (inputs.plan, inputs.hybrid),

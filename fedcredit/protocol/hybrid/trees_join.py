@@ -25,7 +25,7 @@ from fedcredit.kernels.tree_model import BoostedTrees, Split, Tree, TreeFeature,
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.messages import FeatureShape
-from fedcredit.protocol.boost.archive import note_rows
+from fedcredit.protocol.boost.archive import note_pool, note_rows
 from fedcredit.protocol.boost.columns import FeatureList
 from fedcredit.protocol.boost.label_holder import LabelInputs, LedTrees, TreeRun, gather_shapes, training_rows
 from fedcredit.protocol.boost.messages import TreeStart
@@ -156,6 +156,7 @@ async def join_trees(channel: Channel, session: Session, inputs: LabelInputs, sh
     index, plan = inputs.index, inputs.plan
     train = training_rows(index, inputs.bad, plan, inputs.draws)
     note_rows(inputs.keep.escrow, index)
+    note_pool(inputs.keep.escrow, [])
     shapes = await gather_shapes(channel, inputs, train)
     features = FeatureList.of(channel.party, inputs.own, shapes, plan.cap if plan.capped else None)
     _check(channel.party, features.features, shared)
