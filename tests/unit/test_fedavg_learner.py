@@ -361,3 +361,61 @@ def test_categories_meet_in_the_same_bucket_whatever_a_bank_has() -> None:
     assert sectors["None"] == {-1}
     assert all(len(one) == 1 for one in sectors.values())
     assert len({next(iter(one)) for one in sectors.values()}) == 5
+
+
+def with_table(played: AveragingRehearsal, party: str, table: HolderTable) -> AveragingRehearsal:
+    return replace(played, tables={**played.tables, PartyId(party): table})
+
+
+def some_rows(table: HolderTable, rows: np.ndarray[Any, np.dtype[np.bool_]]) -> HolderTable:
+    label = None if table.label is None else table.label[rows]
+    columns = {name: column.filter(pl.Series(rows)) for name, column in table.columns.items()}
+    return replace(table, ids=table.ids.filter(pl.Series(rows)), label=label, columns=columns)
+
+
+def test_a_bank_of_few_rows_and_one_whose_customers_all_defaulted_take_part() -> None:
+    played = rehearsal({"early_stopping": 1, "fine_tune_epochs": 1}, banks=4)
+    few = played.tables[PartyId("bank_1")]
+    played = with_table(played, "bank_1", some_rows(few, np.arange(few.rows) < 12))
+    bad = played.tables[PartyId("bank_2")]
+    played = with_table(played, "bank_2", some_rows(bad, np.asarray(bad.label == 1)))
+    found = average_in_the_clear(learners(played))
+    assert len({one.model.digest() for one in found.values()}) == 1
+    one = found[PartyId("bank_2")]
+    assert one.own.auc is None
+    assert one.own.loss is not None
+    assert one.pooled is not None
+    assert one.pooled.auc is not None
+
+
+@pytest.mark.parametrize("names", [["sector"], ["age"], ["delay", "turnover"]])
+def test_columns_of_one_kind_are_enough(names: list[str]) -> None:
+    played = rehearsal()
+    for party, table in played.tables.items():
+        columns = {name: table.columns[name] for name in names}
+        played = with_table(played, party, replace(table, columns=columns))
+    found = average_in_the_clear(learners(played))
+    one = found[PartyId("bank_1")]
+    assert one.model.shape.numbers + len(one.model.shape.categories) >= len(names)
+    assert one.own.auc is not None
+    assert one.own.auc > 0.5
+    assert AveragedModel.from_bytes(one.model.to_bytes()).digest() == one.model.digest()
+
+
+def test_a_bank_without_rows_to_train_on_is_told_so() -> None:
+    played = rehearsal()
+    table = played.tables[PartyId("bank_1")]
+    mask = played.inputs()[PartyId("bank_1")].held_out
+    assert isinstance(mask, np.ndarray)
+    with pytest.raises(DataError, match="rows to train on"):
+        with_table(played, "bank_1", some_rows(table, mask)).inputs()[PartyId("bank_1")].learner()
+
+
+def test_a_column_that_is_constant_or_missing_at_one_bank_is_none_at_all() -> None:
+    played = rehearsal()
+    for party, value in (("bank_1", None), ("bank_2", 1.0)):
+        table = played.tables[PartyId(party)]
+        columns = {**table.columns, "age": pl.Series([value] * table.rows, dtype=pl.Float64)}
+        played = with_table(played, party, replace(table, columns=columns))
+    found = average_in_the_clear(learners(played))
+    assert len({one.model.digest() for one in found.values()}) == 1
