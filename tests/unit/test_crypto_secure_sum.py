@@ -217,6 +217,42 @@ def test_thresholds_hold_what_they_promise(colluding: int) -> None:
             threshold(members, bad, floor)
 
 
+def opened_by_lists(members: int, colluding: int, shares: int) -> tuple[bool, int]:
+    """Over all lists that honest members of one roster can be told: both secrets of one opened; fewest in a total."""
+    honest = range(members - colluding)
+    told = [
+        [
+            frozenset((own, *others))
+            for size in range(shares - 1, members)
+            for others in itertools.combinations([one for one in range(members) if one != own], size)
+        ]
+        for own in honest
+    ]
+    both, fewest = False, members
+    for lists in itertools.product(*told):
+        named = [sum(one in answered for answered in lists) for one in honest]
+        seeds = {one for one in honest if named[one] + colluding >= shares}
+        pairs = {one for one in honest if len(lists) - named[one] + colluding >= shares}
+        both = both or bool(seeds & pairs)
+        if seeds and seeds | pairs == set(honest):
+            fewest = min(fewest, len(seeds))
+    return both, fewest
+
+
+@pytest.mark.parametrize(("members", "colluding"), [(3, 1), (4, 1), (5, 1), (4, 2), (5, 2)])
+def test_no_lists_open_both_secrets_or_a_total_over_few(members: int, colluding: int) -> None:
+    least = max(3, colluding + 2)
+    needed = threshold(members, colluding, least)
+    both, fewest = opened_by_lists(members, colluding, needed)
+    assert not both
+    assert fewest >= least - colluding
+
+
+def test_a_share_fewer_would_open_both() -> None:
+    both, _ = opened_by_lists(5, 1, threshold(5, 1, 3) - 1)
+    assert both
+
+
 @pytest.mark.parametrize("bits", [16, 23, 40, 46, 47, 64])
 def test_ciphertexts_add_up(bits: int) -> None:
     shape = SumShape(8200, 100, bits)
