@@ -11,7 +11,7 @@ import typer
 
 from fedcredit.cli.console import write_json, write_line, write_notice, write_table
 from fedcredit.errors import IntegrityError, SpecError
-from fedcredit.governance.audit import read_entries, verify_directory
+from fedcredit.governance.audit import logs_in, read_entries, verify_directory
 from fedcredit.runtime.replay import Picked, Replay, replay
 from fedcredit.types import PartyId
 
@@ -123,7 +123,7 @@ def _folder(directory: Path) -> Path:
 
 def _read(folder: Path, party: str | None) -> dict[str, list[dict[str, Any]]]:
     """Entries of the logs asked for, by party."""
-    logs = {path.stem: path for path in sorted(folder.glob("*.jsonl"))}
+    logs = logs_in(folder)
     if not logs:
         raise IntegrityError("audit.missing", f"{folder}: there is no audit log here")
     if party is not None and party not in logs:

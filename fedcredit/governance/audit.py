@@ -27,7 +27,7 @@ from fedcredit.errors import IntegrityError
 from fedcredit.governance.canonical import canonical_json
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["HEADS_FILE", "AuditLog", "Verified", "read_entries", "verify", "verify_directory", "write_heads"]
+__all__ = ["HEADS_FILE", "AuditLog", "Verified", "logs_in", "read_entries", "verify", "verify_directory", "write_heads"]
 
 HEADS_FILE = "heads.json"
 """Beside the logs of a run: the head of every party's chain."""
@@ -204,6 +204,8 @@ def write_heads(directory: Path, heads: Mapping[PartyId, str]) -> None:
 def verify_directory(directory: Path) -> dict[str, Verified]:
     """Checks every log of a run against its published head, by party.
 
+    Where a run had several networks, each has a folder of its own, and a log goes by ``NETWORK/PARTY``.
+
     Raises:
         IntegrityError: no heads, a log without head, a head without log, or a log that does not verify.
     """
@@ -213,16 +215,22 @@ def verify_directory(directory: Path) -> dict[str, Verified]:
         raise IntegrityError("audit.heads", f"{HEADS_FILE}: the published heads are missing or not readable") from None
     if not isinstance(heads, dict) or not heads or not all(isinstance(head, str) for head in heads.values()):
         raise IntegrityError("audit.heads", f"{HEADS_FILE}: a head for every party is needed")
-    logs = {path.stem: path for path in sorted(directory.glob("*.jsonl"))}
+    logs = logs_in(directory)
     for party in sorted(heads.keys() ^ logs.keys()):
         what = "log has no published head" if party in logs else "published head has no log"
         raise IntegrityError("audit.heads", f"{party}: the {what}")
     verified = {}
     for party, path in logs.items():
         verified[party] = verify(path, heads[party])
-        if read_entries(path)[0]["party"] != party:
+        if read_entries(path)[0]["party"] != path.stem:
             raise IntegrityError("audit.other", f"{path.name} line 1: the log of another party")
     return verified
+
+
+def logs_in(directory: Path) -> dict[str, Path]:
+    """The logs of a run by party, or by ``NETWORK/PARTY``."""
+    found = sorted(directory.rglob("*.jsonl"))
+    return {path.relative_to(directory).with_suffix("").as_posix(): path for path in found}
 
 
 def _entry_hash(entry: Mapping[str, object]) -> str:

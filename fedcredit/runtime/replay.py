@@ -146,8 +146,6 @@ def replay(folder: Path, holder: PartyId, picked: Picked) -> Replay:
     """
     started = time.perf_counter()
     evidence = gather_evidence(folder, holder)
-    if evidence.loaded.spec.several_banks:
-        raise SpecError("replay.banks", f"{folder}: vectors of a run of several banks follow from totals, not kept")
     if evidence.loaded.spec.crypto.profile == BFV_8192:
         text = f"{BFV_8192}: the cipher library draws its own randomness, so that no request can be rebuilt from a seed"
         raise BoundError("replay.profile", f"{text}; run with rlwe-8192 to have runs that can be replayed")

@@ -244,6 +244,8 @@ def gather_evidence(folder: Path, holder: PartyId) -> Evidence:
     if not (folder / "audit").is_dir() or not (folder / "spec.toml").is_file():
         raise SpecError("audit.no-run", f"{folder}: no run directory with spec.toml and an audit folder")
     loaded = load_spec(folder / "spec.toml")
+    if loaded.spec.several_banks:
+        raise SpecError("replay.banks", f"{folder}: a run of several banks follows from totals, which nobody keeps")
     holders = [party.name for party in loaded.spec.feature_holders]
     if holder not in holders:
         raise SpecError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,10 +80,25 @@ def test_what_holders_answer_is_counted_for_each_bank(run: Simulation) -> None:
 
 
 def test_each_network_has_its_own_chained_audit_logs(run: Simulation) -> None:
-    heads = json.loads((run.out / "audit" / "heads.json").read_text("utf-8"))
+    whole = verify_directory(run.out / "audit")
     for name in (*BANKS, "sums"):
-        verify_directory(run.out / "audit" / name)
-        assert f"{name}/coordinator" in heads
+        assert f"{name}/coordinator" in whole
+        assert verify_directory(run.out / "audit" / name).keys() == {
+            key.removeprefix(f"{name}/") for key in whole if key.startswith(f"{name}/")
+        }
+    done = CliRunner().invoke(app, ["audit", "verify", str(run.out)])
+    assert done.exit_code == 0, done.output
+
+
+def test_a_changed_log_of_any_network_is_found(run: Simulation, tmp_path: Path) -> None:
+    shutil.copytree(run.out / "audit", tmp_path / "audit")
+    log = tmp_path / "audit" / "sums" / "bank_02.jsonl"
+    log.write_bytes(log.read_bytes().replace(b'"sums"', b'"summ"', 1))
+    with pytest.raises(FedCreditError, match="bank_02"):
+        verify_directory(tmp_path / "audit")
+    log.unlink()
+    with pytest.raises(FedCreditError, match="sums/bank_02"):
+        verify_directory(tmp_path / "audit")
 
 
 def test_banks_keep_their_own_parts(run: Simulation) -> None:
