@@ -40,6 +40,13 @@ def check_records(spec: RunSpec, mine: PartySection, name: str, records: DataSou
     if mine.label is not None and spec.split.test_ids is not None and records.test_ids is None:
         text = f"{at}.test_ids: missing in node.toml; the run holds out ids from a file"
         raise SpecError("proposal.test-ids", text)
+    for key, given in (
+        ("split.test_source", spec.split.test_source),
+        ("fedavg.reference", None if spec.fedavg is None else spec.fedavg.reference),
+    ):
+        if given is not None:
+            text = f"{key}: node.toml has no place for this file in this version; leave it out between houses"
+            raise SpecError("proposal.file", text)
     if (mine.as_of is None) != (records.catalog is None):
         found = "missing in" if records.catalog is None else "given in"
         derived = "derived" if mine.as_of else "not derived"
