@@ -20,6 +20,7 @@ from fedcredit.errors import SpecError
 from fedcredit.kernels.metrics import auc
 from fedcredit.runtime import accounts, houses
 from fedcredit.runtime.hybrid_compare import MODELS, Compared, HybridOutcome
+from fedcredit.runtime.hybrid_leakage import hybrid_steps
 from fedcredit.runtime.hybrid_play import HybridHouses, HybridPlayed, play_hybrid
 from fedcredit.runtime.hybrid_scorecard import compare_scorecards
 from fedcredit.runtime.hybrid_sums import SUM_SCHEMAS
@@ -162,7 +163,7 @@ def _leakage(ended: _Ended, transcript: Sequence[TranscriptEntry]) -> dict[str, 
     kinds, model = {entry.kind for entry in transcript}, ended.there.model
     names = [schema.name for schema in (*model.schemas, *SUM_SCHEMAS)]
     return {
-        "steps": accounts.leakage_steps(names, kinds),
+        "steps": [*accounts.leakage_steps(names, kinds), *hybrid_steps(ended.there.spec.run.model)],
         "ledger": accounts.ledger_numbers(_ledgers(ended)),
         "statistical_leak_log2": None,
     }
