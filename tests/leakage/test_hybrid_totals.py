@@ -12,8 +12,6 @@ from fedcredit.runtime.hybrid_leakage import hybrid_steps
 
 ROOM = Path(__file__).parents[2] / "fedcredit"
 SUMS = re.compile(r'"((?:card|bins)/[a-z-]+)')
-    r"""(?:pool\.sum|total_reals|_sums|_correlation)\(\s*(?:(?:self\.)?_?pool,\s*)?f?"([a-z-]+/[a-z-]+)"""
-)
 
 
 def told(model: str) -> set[str]:
