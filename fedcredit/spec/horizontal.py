@@ -21,6 +21,7 @@ from fedcredit.types import Role
 
 __all__ = [
     "LEAST_BANKS",
+    "MOST_ENCRYPTED_BANKS",
     "DifferentialPrivacySection",
     "FedavgSection",
     "HybridSection",
@@ -31,6 +32,9 @@ __all__ = [
 
 LEAST_BANKS = 3
 """Of two banks in a sum, each learns the other's part by subtracting its own."""
+
+MOST_ENCRYPTED_BANKS = 256
+"""Banks in an encrypted sum: what the noise of their ciphertexts leaves room for (`fedcredit.crypto.secure_sum`)."""
 
 Count = Annotated[int, Field(ge=1)]
 Sizes = Annotated[tuple[Count, ...], BeforeValidator(as_tuple)]

@@ -72,9 +72,7 @@ def _check_roster(spec: RunSpec) -> None:
         refuse("party.role", 'no party is "label_holder"; one must be, or at least 3 for a run of several banks')
     if banks == 2 or (spec.run.model == "fedavg" and banks < LEAST_BANKS):
         names = ", ".join(bank.name for bank in spec.banks)
-        few = (
-            f'{banks} parties are "label_holder" ({names}); below {LEAST_BANKS}, a sum shows the others\' parts'
-        )
+        few = f'{banks} parties are "label_holder" ({names}); below {LEAST_BANKS}, a sum shows the others\' parts'
         refuse("party.role", f"{few}; use {'' if spec.run.model == 'fedavg' else 'one, or '}at least {LEAST_BANKS}")
     if spec.run.model == "fedavg" and spec.feature_holders:
         right = "averaging is between banks with the same columns; use scorecard or boost with feature holders"

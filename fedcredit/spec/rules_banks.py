@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fedcredit.spec.horizontal import MOST_ENCRYPTED_BANKS
 from fedcredit.spec.section import refuse
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def _check_sums(spec: RunSpec) -> None:
         return
     if section.min_banks > banks:
         refuse("secure_sum.min_banks", f"found {section.min_banks}, but the run has {banks} banks; lower it")
+    if section.profile == "masked+he" and banks > MOST_ENCRYPTED_BANKS:
+        right = f'"masked+he" with {banks} banks; it carries {MOST_ENCRYPTED_BANKS}, use "masked"'
+        refuse("secure_sum.profile", right)
     if section.colluding > banks - 2:
         right = f"found {section.colluding} of {banks} banks; at least two must be left that do not collude"
         refuse("secure_sum.colluding", right)

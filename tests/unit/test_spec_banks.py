@@ -92,6 +92,7 @@ def test_places_stay_out_of_the_digest_and_at_home() -> None:
         (RUN.format(mode="simulation", model="boost") + "".join(BANK.format(name=n) for n in "abc"), "feature_holder"),
         (averaging(3, "[secure_sum]\nmin_banks = 4\n"), "secure_sum.min_banks: found 4"),
         (averaging(3, "[secure_sum]\ncolluding = 2\n"), "secure_sum.colluding: found 2 of 3"),
+        (hybrid(SPLIT.replace("banks = 4", "banks = 300")), '"masked+he" with 300 banks; it carries 256'),
         (hybrid('[differential_privacy]\nunit = "bank"\n'), "differential_privacy.unit"),
         (hybrid('[split]\ntest_source = "t.csv"\n'), "split.test_source"),
         (hybrid(SPLIT.replace('"bank"', '"tax"')), "partition.party"),
@@ -106,7 +107,7 @@ def test_places_stay_out_of_the_digest_and_at_home() -> None:
             "several banks with feature holders run in simulation only",
         ),
     ],
-    ids=range(15),
+    ids=range(16),
 )
 def test_refusals_say_what_would_be_right(text: str, part: str) -> None:
     assert part in fault(text)
