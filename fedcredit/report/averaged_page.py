@@ -12,14 +12,16 @@ from fedcredit.report.compare import difference
 from fedcredit.report.files import Summary
 from fedcredit.report.label_holder import numbered
 from fedcredit.report.parts import learned, meters, routes
+from fedcredit.report.privacy_part import privacy_part
 from fedcredit.report.read import damaged, file_bytes, read_heads, read_leakage, read_transcript
 from fedcredit.report.words import count, decimals, signed
 
 __all__ = ["averaged_view"]
 
-_CONTENTS: Final = (
+_CONTENTS: Final[tuple[tuple[str, str], ...]] = (
     ("banks", "Bank by bank"),
     ("rounds", "Round by round"),
+    ("privacy", "Differential privacy"),
     ("learned", "What each party learned"),
     ("cost", "Cost of the run"),
     ("evidence", "Evidence and reproduction"),
@@ -136,6 +138,7 @@ def averaged_view(run: Path, summary: Summary) -> dict[str, object]:
     leakage = read_leakage(run)
     lines = [_line(bank) for bank in averaged.banks]
     measures = averaged.metrics
+    privacy = privacy_part(run)
     own = measures.federated.auc if averaged.banks else averaged.auc_test
     models = [
         ("Each bank alone", measures.alone.auc),
@@ -155,7 +158,8 @@ def averaged_view(run: Path, summary: Summary) -> dict[str, object]:
         "meters": meters(leakage),
         "routes": routes(read_transcript(run)) if len(averaged.banks) <= _FEW else [],
         "heads": read_heads(run),
-        **numbered(_CONTENTS),
+        "privacy": privacy,
+        **numbered(tuple(one for one in _CONTENTS if privacy is not None or one[0] != "privacy")),
     }
 
 

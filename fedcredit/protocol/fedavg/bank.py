@@ -79,7 +79,7 @@ class BankInputs:
         plan, rows = plan_averaging(self.spec), self.rows()
         noise = None
         if plan.unit != "none":
-            noise = Protection(self.spec, self.run, self.keep.secret, len(rows.train))
+            noise = Protection(self.spec, self.run, self.keep.secret, rows.train)
         return Learner(self.party, rows, plan, noise, state)
 
 

@@ -208,7 +208,7 @@ class Learner:
         memory, columns = self._memory, self._rows.columns
         numbers, categories = len(columns.numbers), len(columns.categories)
         memory.rows = max(int(total[0]), 1)
-        counts, least = total[1:], self._own.least_count
+        counts, least = total[1:], self._own.least_count(members)
         if not self._plan.weighted:
             least = float(unshared(np.array([math.ceil(least)]), memory.rows, members)[0])
             counts = unshared(counts, memory.rows, members)

@@ -96,12 +96,11 @@ class OwnPart:
         unit = 1 if self._plan.weighted else _SHARE
         return math.ceil(math.sqrt(columns) * unit)
 
-    @property
-    def least_count(self) -> float:
-        """Count, in the first sum's units, below which noise may have made it."""
-        if self._protection is None:
+    def least_count(self, members: int) -> float:
+        """Count, in the units of a first sum of so many members, below which noise may have made it."""
+        if self._protection is None or not self._protection.summed("columns"):
             return 0.0
-        return _FAR * self._protection.deviation("columns", self.columns_sensitivity)
+        return _FAR * self._protection.deviation("columns", max(1, self.columns_sensitivity), members)
 
     def exponents(self, what: str, members: int) -> Asked:
         """Rows, values by exponent, rows by bucket: int64 (1 + 129 p + 4097 c,)."""
@@ -120,9 +119,9 @@ class OwnPart:
 
     def hidden_rows(self, rows: int, members: int) -> float:
         """Rows of all banks that noise in the second sum can hide."""
-        if self._protection is None:
+        if self._protection is None or not self._protection.summed("columns"):
             return 0.0
-        noise = _FAR * self._protection.deviation("columns", self.moments_sensitivity)
+        noise = _FAR * self._protection.deviation("columns", max(1, self.moments_sensitivity), members)
         return noise / MOMENT_UNIT if self._plan.weighted else noise / _SHARE / members * rows
 
     def moments(self, what: str, scales: Ints, members: int) -> Asked:
