@@ -30,7 +30,8 @@ def show_averaged(summary: Mapping[str, Any], report: Path) -> None:
     """
     console = stdout()
     banks, rounds = len(summary["members"]), summary["rounds"]
-    table = Table(title=f"{summary['name']}: {banks} banks, {summary['rows_test']:,} held-out rows")
+    title = f"{summary['name']}: {banks} banks, {summary['rows_test']:,} held-out rows"
+    table = Table(title=title, min_width=len(title))
     table.add_column("network")
     table.add_column("mean AUC", justify="right")
     for key, name in _MODELS:
@@ -46,9 +47,7 @@ def show_averaged(summary: Mapping[str, Any], report: Path) -> None:
     if same is not None:
         text = "the same model as adding in the clear" if same else "NOT the model of adding in the clear"
         console.print(Text(f"{text[:1].upper()}{text[1:]}", style="green" if same else "bold white on red"))
-    unit = summary["privacy_unit"]
-    noise = Text("No differential privacy: the model itself may give away rows", style="yellow")
-    console.print(noise if unit == "none" else Text(f"Differential privacy for each {unit}"))
+    console.print(_privacy(summary["differential_privacy"]), soft_wrap=True)
     for one in summary["lost"]:
         text = f"Left out at step {one['step']}: {one['party']}: {one['text']} [{one['code']}]"
         console.print(Text(text, style="yellow"), soft_wrap=True)
@@ -57,3 +56,12 @@ def show_averaged(summary: Mapping[str, Any], report: Path) -> None:
     console.print(f"{said}, {summary['parameters']:,} parameters", soft_wrap=True)
     console.print(f"{summary['seconds']['total']:.1f} s, {summary['max_rss_mb']:.0f} MB", soft_wrap=True)
     console.print(f"Report: {report}", soft_wrap=True)
+
+
+def _privacy(spent: Mapping[str, Any] | None) -> Text:
+    """What the released model may say of one unit."""
+    if spent is None or spent["unit"] == "none" or spent["epsilon"] is None:
+        return Text("No differential privacy: the model itself may give away rows", style="yellow")
+    epsilon, delta = spent["epsilon"], spent["delta"]
+    limit = "" if spent["max_epsilon"] is None else f", limit {spent['max_epsilon']:g}"
+    return Text(f"Differential privacy for each {spent['unit']}: epsilon {epsilon:.2f} at delta {delta:g}{limit}")
