@@ -62,7 +62,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     monkeypatch.setattr(module, "stderr", lambda: console)
     monkeypatch.setattr(module, "simulate", told)
     monkeypatch.setattr(module, "Bar", Watched)
-    module._with_progress(load_spec(DEMO), Path("o"), resume=False)
+    module._with_progress(load_spec(DEMO), Path("o"), resume=False, engine=None)
     assert at == [1, 2, 2.25, 2.5, 2.75]
     return written.getvalue()
 

@@ -7,10 +7,12 @@ import sys
 
 from fedcredit.runtime.model_schemas import MODEL_SCHEMAS
 from fedcredit.runtime.models import MODEL_RUNS
+from fedcredit.runtime.rounds_models import ROUND_MODELS
 
 
 def test_schemas_are_those_of_the_models() -> None:
-    assert {name: model.schemas for name, model in MODEL_RUNS.items()} == dict(MODEL_SCHEMAS)
+    models = {**MODEL_RUNS, **ROUND_MODELS}
+    assert {name: model.schemas for name, model in models.items()} == dict(MODEL_SCHEMAS)
 
 
 def test_the_driver_of_runs_starts_without_the_models() -> None:
