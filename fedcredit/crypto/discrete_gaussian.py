@@ -182,7 +182,8 @@ def bounded_integers(values: F64, norm: float, bits: int) -> tuple[I64, int]:
         raise BoundError("dp.scale", f"a norm of {norm} at {bits} bits is {limit} units, 1 to 2^40 are possible")
     largest = float(np.max(np.abs(values), initial=0.0))
     length = largest * float(np.linalg.norm(values / largest)) if largest else 0.0  # squares of large values overflow
-    factor = min(1.0, math.ldexp(float(limit), -bits) / length) if length else 1.0  # to whole units: what is cut stays below
+    whole = math.ldexp(float(limit), -bits)  # below the norm itself: cut to whole units, nothing passes it
+    factor = min(1.0, whole / length) if length else 1.0
     while True:  # more than once only where floats have rounded up
         units = np.trunc(np.ldexp(values * factor, bits)).astype(np.int64)
         if sum(unit * unit for unit in units.tolist()) <= limit * limit:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fedcredit.runtime.registry import Registry, RunRecord
 from fedcredit.types import PartyId, RunId
@@ -145,4 +145,4 @@ class DriverParts:
     own_worker: Callable[[bytes], Awaitable[bytes]]
     make_continuation: Callable[[RunId, frozenset[PartyId]], RunId]
     limits: DriverLimits = DriverLimits()
-    rounds: Callable[[Self, RunRecord, bytes, asyncio.Event], Coroutine[Any, Any, RunEnd]] | None = None
+    rounds: Callable[[DriverParts, RunRecord, bytes, asyncio.Event], Coroutine[Any, Any, RunEnd]] | None = None

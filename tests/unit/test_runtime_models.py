@@ -11,8 +11,9 @@ from fedcredit.runtime.rounds_models import ROUND_MODELS
 
 
 def test_schemas_are_those_of_the_models() -> None:
-    models = {**MODEL_RUNS, **ROUND_MODELS}
-    assert {name: model.schemas for name, model in models.items()} == dict(MODEL_SCHEMAS)
+    schemas = {name: model.schemas for name, model in MODEL_RUNS.items()}
+    rounds = {name: model.schemas for name, model in ROUND_MODELS.items()}
+    assert {**schemas, **rounds} == dict(MODEL_SCHEMAS)
 
 
 def test_the_driver_of_runs_starts_without_the_models() -> None:
