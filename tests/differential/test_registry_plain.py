@@ -91,6 +91,7 @@ def _same(plain: Simulation, hidden: Simulation, parties: Mapping[str, int], fil
         assert run.summary["auc_test"] == run.summary["auc_pooled_plaintext"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("holders", HOLDERS)
 def test_the_scorecard_is_the_same(tmp_path: Path, holders: int) -> None:
     sample = _sample(holders)

@@ -194,6 +194,7 @@ OPTIONS: dict[str, tuple[Keys, Keys, tuple[Point, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_interrupted_run_goes_on_with_the_same_bytes(tmp_path: Path, consortium: Make, name: str) -> None:
     boost, privacy, points = OPTIONS[name]

@@ -165,6 +165,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, config: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("point", [EARLY, LATE, TOTALS, SCORING], ids=["early", "late", "totals", "scoring"])
 def test_an_interrupted_run_goes_on_with_the_same_bytes(
     config: Path, whole: Path, tmp_path: Path, point: Point

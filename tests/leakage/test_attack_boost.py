@@ -92,6 +92,7 @@ def test_columns_offered_by_their_owners_draw_do_not_help(tmp_path: Path) -> Non
     assert max(found.everyone, found.defaulters) <= LIMIT
 
 
+@pytest.mark.slow
 def test_without_noise_and_caps_the_same_attacks_read_every_row(tmp_path: Path) -> None:
     """The same roles, with nothing held back: the caps and the noise are what protects."""
     privacy = "noise_rows = 0\nenforce = false\nrow_sampling = 0.7"
@@ -105,6 +106,7 @@ def test_without_noise_and_caps_the_same_attacks_read_every_row(tmp_path: Path) 
         assert found.defaulters > 0.95
 
 
+@pytest.mark.slow
 def test_noise_alone_keeps_the_same_sums_from_giving_rows(tmp_path: Path) -> None:
     """Without caps but with the default noise: much better than chance, far from every row."""
     played = _played(tmp_path, "trees = 80\nholder_thresholds = 0", "enforce = false\nrow_sampling = 0.7")
@@ -218,6 +220,7 @@ def test_what_cannot_be_attacked_is_refused(default: PlayedBoost, tmp_path: Path
         play_boost(Rehearsal(write_sample(tmp_path, sample)))
 
 
+@pytest.mark.slow
 def test_the_table_has_a_line_for_every_attack(default: PlayedBoost, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(figures(default, split=True)) == {"least squares", "one-hot", "posterior"}
     with pytest.raises(BoundError, match="beyond and proposed"):

@@ -60,6 +60,7 @@ def test_tables_and_columns_are_those_of_the_catalogue(folder: Path, holder: str
         assert needed <= set(table(folder, holder, name).columns)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_records_and_another_seed_others(folder: Path, tmp_path: Path) -> None:
     again = build_district(SMALL, tmp_path / "again")
     assert again.facts == facts(folder)
@@ -266,6 +267,7 @@ def test_a_table_that_is_not_there_is_named(folder: Path) -> None:
             read_back(place, "nothing")
 
 
+@pytest.mark.slow
 def test_command_writes_a_district_and_shows_who_knows_how_many(tmp_path: Path) -> None:
     out = tmp_path / "made"
     result = CliRunner().invoke(app, ["data", "district", "--enterprises", "500", "--seed", "2", "--out", str(out)])

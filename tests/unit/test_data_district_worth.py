@@ -48,6 +48,7 @@ def ranks(rows: bench.Rows, holders: tuple[str, ...]) -> bench.Floats:
     return total
 
 
+@pytest.mark.slow
 def test_other_holders_add_to_what_a_bank_knows(tmp_path: Path) -> None:
     build_district(DistrictSettings(enterprises=6000, seed=1, default_rate=0.05), tmp_path)
     rows = bench.gather(tmp_path, "bank_1", FOUR[1:])

@@ -54,6 +54,7 @@ def test_forms_of_values() -> None:
     assert forms(0.0) == []  # eight zeros are everywhere
 
 
+@pytest.mark.slow
 def test_files_and_memory(tmp_path: Path) -> None:
     secret = os.urandom(24)
     (tmp_path / "file").write_bytes(bytes(10_000_000) + secret)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from fedcredit.runtime.simulate import simulate
 from fedcredit.types import RunId
 
 RUN = RunId("ab" * 16)
 
 
+@pytest.mark.slow
 def test_processes_and_simulation_agree(houses: Callable[..., Any], tmp_path: Path) -> None:
     made = houses()
     made.start_exchange()

@@ -285,6 +285,7 @@ def check_log(made: Any, party: PartyId) -> None:
         assert sent.count(other) >= len(frames)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "half"), [("write", False), ("write", True), ("fsync", False)])
 @pytest.mark.parametrize("at", [1, 4, 8, 13, 19, 26])
 def test_a_disk_that_is_full_for_a_moment(made: Any, call: str, half: bool, at: int) -> None:

@@ -147,6 +147,7 @@ def test_a_key_that_agrees_on_nothing(made: Any) -> None:
     assert (finished.ok, finished.code) == (False, "sealed.low-order")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"ephemeral": public_of(b"\x07" * 32)}, {"records": "0" * 64}], ids=["key", "said"]
 )

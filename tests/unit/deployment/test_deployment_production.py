@@ -322,6 +322,7 @@ def test_a_killed_run_goes_on_until_rows_were_chosen_under_encryption(production
     assert ended[TAX].attempts == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_has_chosen_rows_is_not_begun_again(
     production: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def test_houses_and_simulation_agree(trial: Callable[..., Any], sections: Any, t
     same_as_simulation(made, ended[COORDINATOR].run, tmp_path / "out")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["bank", "tax_office", COORDINATOR])
 @pytest.mark.parametrize("at", [1, 2, 4, 9])
 def test_boosting_goes_on_after_a_kill(trial: Callable[..., Any], victim: str, at: int, tmp_path: Path) -> None:
