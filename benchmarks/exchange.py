@@ -38,10 +38,10 @@ from rich.console import Console
 from rich.table import Table
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.runtime.exchange_client import ExchangeLink, LinkSettings, Parcel
-from fedcredit.runtime.exchange_limits import ServerLimits
-from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-from fedcredit.runtime.exchange_tls import (
+from fedcredit.runtime.exchange.client import ExchangeLink, LinkSettings, Parcel
+from fedcredit.runtime.exchange.limits import ServerLimits
+from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
+from fedcredit.runtime.exchange.tls import (
     KnownKey,
     client_credentials,
     client_options,

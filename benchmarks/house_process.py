@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from fedcredit.report.build import build_report
-from fedcredit.runtime import node_session
-from fedcredit.runtime.coordinator_session import run_session as coordinate
-from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-from fedcredit.runtime.exchange_tls import KnownKey
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.needles import Needles, file_pieces
+from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
+from fedcredit.runtime.exchange.tls import KnownKey
+from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.party_end import PartyEnd
-from fedcredit.runtime.proposal import Decision, SessionOrder, check_proposal, make_proposal, signed_approval
-from fedcredit.runtime.session_files import EPHEMERAL, kept_secret, public_of, unfinished_files
+from fedcredit.runtime.runs.proposal import Decision, SessionOrder, check_proposal, make_proposal, signed_approval
+from fedcredit.runtime.session import node as node_session
+from fedcredit.runtime.session.coordinator import run_session as coordinate
+from fedcredit.runtime.session.files import EPHEMERAL, kept_secret, public_of, unfinished_files
+from fedcredit.runtime.wire_proof.needles import Needles, file_pieces
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.envelope import around_body
 from fedcredit.wire.message import decode_struct, encode_struct

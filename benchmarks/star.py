@@ -23,10 +23,10 @@ from typing import Any, Self
 import tomli_w
 from numba.core.caching import _CacheLocator
 
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.proposal import Finished, check_finished
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import load_consortium
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import load_consortium
+from fedcredit.runtime.runs.proposal import Finished, check_finished
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import COORDINATOR, PartyId, RunId

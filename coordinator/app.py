@@ -13,16 +13,16 @@ from flwr.serverapp import Grid, ServerApp
 
 from coordinator.control import node_key
 from fedcredit.errors import SpecError
-from fedcredit.runtime.coordinator_parts import driver_parts
+from fedcredit.runtime.daemon.leash import end_with
+from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
 from fedcredit.runtime.flower_server import FlowerCourier, Letter, NodeRow
 from fedcredit.runtime.flower_words import RECORD, Word
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.leash import end_with
-from fedcredit.runtime.registry import ACTIVE, Registry
-from fedcredit.runtime.run_driver import drive
-from fedcredit.runtime.run_driver_parts import DriverLimits
-from fedcredit.runtime.worker_process import WorkerJob, run_worker
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.runs.coordinator_parts import driver_parts
+from fedcredit.runtime.runs.driver import drive
+from fedcredit.runtime.runs.driver_parts import DriverLimits
+from fedcredit.runtime.runs.registry import ACTIVE, Registry
 from fedcredit.types import RunId
 
 __all__ = ["GridMail", "app", "main"]

@@ -27,8 +27,8 @@ from fedcredit.cli.daemons import (
     stop_background,
 )
 from fedcredit.cli.provision import write_pinned, write_request
-from fedcredit.runtime.daemon_status import CoordinatorStatus
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.daemon.status import CoordinatorStatus
+from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.types import COORDINATOR
 
 __all__ = ["app", "main"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from fedcredit.runtime.daemon_main import WatchedDaemon, daemon_main
-from fedcredit.runtime.home import Home
-from fedcredit.runtime.logs import Log
-from fedcredit.runtime.registry import Registry
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.main import WatchedDaemon, daemon_main
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.runs.registry import Registry
 
 __all__ = ["main"]
 
@@ -20,8 +20,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(home: Home, log: Log, stack: ExitStack) -> WatchedDaemon:
-    from fedcredit.runtime.daemon_coordinator import CoordinatorDaemon  # noqa: PLC0415 -- loads gRPC, see daemon_main
-    from fedcredit.runtime.daemon_parts import bind_coordinator  # noqa: PLC0415 -- as above
+    from fedcredit.runtime.daemon.coordinator import CoordinatorDaemon  # noqa: PLC0415 -- loads gRPC, see daemon_main
+    from fedcredit.runtime.daemon.parts import bind_coordinator  # noqa: PLC0415 -- as above
 
     registry = Registry(home.state / "registry.sqlite")
     stack.callback(registry.close)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from fedcredit.cli.console import write_error
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.coordinator_session import run_session
-from fedcredit.runtime.home import open_home
+from fedcredit.runtime.house.home import open_home
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
+from fedcredit.runtime.session.coordinator import run_session
 
 __all__ = ["main"]
 

@@ -30,13 +30,13 @@ from fedcredit.cli.daemons import (
 from fedcredit.cli.provision import write_pinned, write_request
 from fedcredit.errors import SpecError, TransportError
 from fedcredit.governance.policy import load_policy
-from fedcredit.runtime.consent import Known, ProposalView, approve, deny, find_proposal, known_runs, run_policy
-from fedcredit.runtime.daemon_status import LedgerView, NodeStatus
-from fedcredit.runtime.daemon_tally import ledger_use, run_stage
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.house_facts import Fact, house_facts
-from fedcredit.runtime.roster import MemberKind
-from fedcredit.runtime.session import STOP_FILE
+from fedcredit.runtime.daemon.status import LedgerView, NodeStatus
+from fedcredit.runtime.daemon.tally import ledger_use, run_stage
+from fedcredit.runtime.house.consent import Known, ProposalView, approve, deny, find_proposal, known_runs, run_policy
+from fedcredit.runtime.house.facts import Fact, house_facts
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.session.session import STOP_FILE
 from fedcredit.spec.travel import read_travelling
 
 __all__ = ["app", "main"]

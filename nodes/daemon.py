@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 
-from fedcredit.runtime.daemon_main import WatchedDaemon, daemon_main
-from fedcredit.runtime.home import Home
-from fedcredit.runtime.logs import Log
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.main import WatchedDaemon, daemon_main
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.roster import MemberKind
 
 __all__ = ["main"]
 
@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _build(home: Home, log: Log, _: ExitStack) -> WatchedDaemon:
-    from fedcredit.runtime.daemon_node import NodeDaemon, bind_node  # noqa: PLC0415 -- loads gRPC, see daemon_main
+    from fedcredit.runtime.daemon.node import NodeDaemon, bind_node  # noqa: PLC0415 -- loads gRPC, see daemon_main
 
     return NodeDaemon(bind_node(home, log))
 

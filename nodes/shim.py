@@ -25,9 +25,9 @@ from flwr.supernode.runtime import run_clientapp
 
 import fedcredit
 from fedcredit.errors import IntegrityError
+from fedcredit.runtime.daemon.leash import end_with
 from fedcredit.runtime.flower_bundle import bundle_sha256
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
-from fedcredit.runtime.leash import end_with
 from nodes.app import app
 
 __all__ = ["AUDIT_FILE", "Guard", "main"]

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.types import PartyId
 
@@ -64,19 +64,19 @@ def _report(folder: Path, party: PartyId) -> None:
 
 
 def _consider(home: Home, message: bytes) -> bytes:
-    from fedcredit.runtime.node_session import consider  # noqa: PLC0415 -- each action loads what it needs
+    from fedcredit.runtime.session.node import consider  # noqa: PLC0415 -- each action loads what it needs
 
     return consider(home, message)
 
 
 def _run(home: Home, message: bytes) -> bytes:
-    from fedcredit.runtime.node_session import run_session  # noqa: PLC0415 -- as above
+    from fedcredit.runtime.session.node import run_session  # noqa: PLC0415 -- as above
 
     return run_session(home, message, _report)
 
 
 def _visit(home: Home, message: bytes) -> bytes:
-    from fedcredit.runtime.rounds_node import run_visit  # noqa: PLC0415 -- as above
+    from fedcredit.runtime.rounds.node import run_visit  # noqa: PLC0415 -- as above
 
     return run_visit(home, message, _report)
 

@@ -14,11 +14,11 @@ import typer
 import fedcredit
 from fedcredit.cli.console import write_error, write_json, write_line, write_table, write_text
 from fedcredit.errors import FedCreditError, SpecError, TransportError
-from fedcredit.runtime.daemon_main import QUIET
-from fedcredit.runtime.daemon_process import STATUS_FILE, detach, running_pid, stop_daemon
-from fedcredit.runtime.daemon_status import CoordinatorStatus, NodeStatus, ProcessView, read_status
-from fedcredit.runtime.home import home_kind
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.daemon.main import QUIET
+from fedcredit.runtime.daemon.process import STATUS_FILE, detach, running_pid, stop_daemon
+from fedcredit.runtime.daemon.status import CoordinatorStatus, NodeStatus, ProcessView, read_status
+from fedcredit.runtime.house.home import home_kind
+from fedcredit.runtime.house.roster import MemberKind
 
 __all__ = [
     "HomeOption",

@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fedcredit.cli.console import stdout, write_json, write_line
-from fedcredit.runtime.doctor import Finding, Status, findings_of, opened, worst
-from fedcredit.runtime.doctor_house import check_certificates, check_data, check_folders, check_policy
-from fedcredit.runtime.doctor_machine import (
+from fedcredit.runtime.doctor.checks import Finding, Status, findings_of, opened, worst
+from fedcredit.runtime.doctor.house import check_certificates, check_data, check_folders, check_policy
+from fedcredit.runtime.doctor.machine import (
     check_disk,
     check_environment,
     check_local_clock,
@@ -23,9 +23,9 @@ from fedcredit.runtime.doctor_machine import (
     check_python,
     check_sqlite,
 )
-from fedcredit.runtime.doctor_network import check_line
-from fedcredit.runtime.home import Home
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.doctor.network import check_line
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.roster import MemberKind
 
 __all__ = ["examine", "register"]
 

@@ -9,12 +9,12 @@ import typer
 
 from fedcredit.cli.console import write_json, write_line, write_notice, write_table
 from fedcredit.errors import SpecError
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
-from fedcredit.runtime.provision_pin import Pinned, pin
-from fedcredit.runtime.provision_request import make_request
-from fedcredit.runtime.provision_spec import load_consortium
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.provision.consortium import Order, Provisioned, provision, provision_local, requests_in
+from fedcredit.runtime.provision.pin import Pinned, pin
+from fedcredit.runtime.provision.request import make_request
+from fedcredit.runtime.provision.spec import load_consortium
 from fedcredit.spec.rules import nearest
 
 __all__ = ["register", "write_pinned", "write_request"]

@@ -15,7 +15,7 @@ from rich.text import Text
 from fedcredit.cli.console import stdout
 from fedcredit.cli.results_averaged import show_averaged
 from fedcredit.cli.results_hybrid import show_hybrid
-from fedcredit.runtime.run_driver_parts import IN_ROUNDS
+from fedcredit.runtime.runs.driver_parts import IN_ROUNDS
 
 __all__ = ["VIEWS", "Row", "View", "show_results"]
 

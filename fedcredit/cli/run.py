@@ -10,17 +10,17 @@ import typer
 from fedcredit.cli.console import write_json, write_line, write_table
 from fedcredit.cli.run_watch import watch_run
 from fedcredit.errors import SpecError
-from fedcredit.runtime.exchange_environment import pin_tls13
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.roster import MEMBER_NAME, MemberKind
-from fedcredit.runtime.run_record import copy_finished, write_record
+from fedcredit.runtime.exchange.environment import pin_tls13
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.house.roster import MEMBER_NAME, MemberKind
+from fedcredit.runtime.runs.record import copy_finished, write_record
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import load_spec
 from fedcredit.spec.travel import read_travelling, travelling_json
 
 if TYPE_CHECKING:
-    from fedcredit.runtime.operator_api import RunView
-    from fedcredit.runtime.operator_client import OperatorClient
+    from fedcredit.runtime.runs.operator_api import RunView
+    from fedcredit.runtime.runs.operator_client import OperatorClient
 
 __all__ = ["register"]
 
@@ -176,7 +176,7 @@ def _operator(home: Path) -> Home:
 def _client(home: Home) -> OperatorClient:
     pin_tls13()  # before gRPC is loaded
     try:
-        from fedcredit.runtime.operator_client import OperatorClient  # noqa: PLC0415 -- needs the extra "deploy"
+        from fedcredit.runtime.runs.operator_client import OperatorClient  # noqa: PLC0415 -- needs the extra "deploy"
     except ModuleNotFoundError as error:
         text = f"{error.name} is not installed; runs between institutions need fedcredit[deploy]"
         raise SpecError("deploy.missing", text) from None

@@ -18,8 +18,8 @@ from fedcredit.cli.console import stdout, write_line, write_notice, write_text
 from fedcredit.errors import TransportError
 
 if TYPE_CHECKING:
-    from fedcredit.runtime.operator_api import EventView, RunView
-    from fedcredit.runtime.operator_client import OperatorClient
+    from fedcredit.runtime.runs.operator_api import EventView, RunView
+    from fedcredit.runtime.runs.operator_client import OperatorClient
 
 __all__ = ["watch_run"]
 

@@ -18,7 +18,7 @@ from fedcredit.errors import SpecError
 from fedcredit.report.build import build_report
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress
-from fedcredit.runtime.run_driver_parts import IN_ROUNDS
+from fedcredit.runtime.runs.driver_parts import IN_ROUNDS
 from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.runtime.unfinished import find_unfinished
 from fedcredit.spec.load import LoadedSpec, load_spec
@@ -153,7 +153,7 @@ def _with_progress(loaded: LoadedSpec, out: Path, *, resume: bool, engine: _Engi
                 build_report(folder, party.name)
 
         if engine is not None:
-            from fedcredit.runtime.averaging import How, simulate_averaging  # noqa: PLC0415 -- only where it is used
+            from fedcredit.runtime.averaging.simulation import How, simulate_averaging  # noqa: PLC0415 -- only where it is used
 
             how = How(resume=resume, engine=engine.value)
             simulate_averaging(loaded, out, progress=tell, finish=report, how=how)

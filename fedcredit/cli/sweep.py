@@ -18,16 +18,16 @@ from fedcredit.cli.console import stderr, write_json, write_line, write_notice
 from fedcredit.cli.sweep_table import show_sweep
 from fedcredit.errors import FedCreditError, SpecError
 from fedcredit.report.sweep_page import build_sweep_page
-from fedcredit.runtime.sweep import Ended, News, default_jobs, run_sweep
-from fedcredit.runtime.sweep_plan import SweepPlan, plan_sweep
-from fedcredit.runtime.sweep_results import (
+from fedcredit.runtime.sweep.plan import SweepPlan, plan_sweep
+from fedcredit.runtime.sweep.results import (
     Metric,
     figures,
     known_figures,
     metric,
     unknown_figure,
 )
-from fedcredit.runtime.sweep_study import Study, write_study
+from fedcredit.runtime.sweep.runs import Ended, News, default_jobs, run_sweep
+from fedcredit.runtime.sweep.study import Study, write_study
 
 __all__ = ["register"]
 

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from fedcredit.cli.console import stdout
 from fedcredit.report.words import count, decimals, duration, figures, signed
-from fedcredit.runtime.sweep_compare import Against
-from fedcredit.runtime.sweep_results import Combination
-from fedcredit.runtime.sweep_study import Study
+from fedcredit.runtime.sweep.compare import Against
+from fedcredit.runtime.sweep.results import Combination
+from fedcredit.runtime.sweep.study import Study
 
 __all__ = ["show_sweep"]
 

@@ -15,8 +15,8 @@ import msgspec
 
 from fedcredit.errors import DataError, IntegrityError
 from fedcredit.report.files import Leakage, Scorecard, Sent, Settings, Summary
-from fedcredit.runtime.boost_files import HolderFile, LabelFile, read_part
-from fedcredit.runtime.boost_read import boosted_trees, own_splits
+from fedcredit.runtime.boost.files import HolderFile, LabelFile, read_part
+from fedcredit.runtime.boost.read import boosted_trees, own_splits
 
 __all__ = [
     "check_owners",

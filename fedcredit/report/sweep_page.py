@@ -21,11 +21,11 @@ from fedcredit.report.read import read_settings
 from fedcredit.report.sweep_charts import MOST_LINES, Grid, along
 from fedcredit.report.sweep_maps import over, price
 from fedcredit.report.words import count, decimals, duration, figures, join, model_name, signed, size
-from fedcredit.runtime.sweep import RUNS, Ended
-from fedcredit.runtime.sweep_compare import Against
-from fedcredit.runtime.sweep_plan import shown
-from fedcredit.runtime.sweep_results import Combination, Metric
-from fedcredit.runtime.sweep_study import Study
+from fedcredit.runtime.sweep.compare import Against
+from fedcredit.runtime.sweep.plan import shown
+from fedcredit.runtime.sweep.results import Combination, Metric
+from fedcredit.runtime.sweep.runs import RUNS, Ended
+from fedcredit.runtime.sweep.study import Study
 
 __all__ = ["build_sweep_page"]
 

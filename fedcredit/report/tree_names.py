@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedcredit.report.words import at_most, join
-from fedcredit.runtime.boost_files import LabelFile, PartFeature, PartSplit
+from fedcredit.runtime.boost.files import LabelFile, PartFeature, PartSplit
 
 __all__ = ["TreeNames"]
 

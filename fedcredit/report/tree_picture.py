@@ -13,7 +13,7 @@ from markupsafe import Markup
 from fedcredit.report.svg import BAD, INK, MUTED, TOGETHER
 from fedcredit.report.tree_names import TreeNames
 from fedcredit.report.words import count, decimals, figures
-from fedcredit.runtime.boost_files import LabelFile, PartNode
+from fedcredit.runtime.boost.files import LabelFile, PartNode
 
 __all__ = ["LEVELS", "Shown", "picture"]
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedcredit.report.tables import Floats, Predictions, Reasons
 from fedcredit.report.tree_names import TreeNames
-from fedcredit.runtime.boost_files import PartFeature
+from fedcredit.runtime.boost.files import PartFeature
 
 __all__ = ["MOST", "Example", "Frequent", "Given", "Told", "examples", "frequent", "shares"]
 

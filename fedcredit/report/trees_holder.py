@@ -10,7 +10,7 @@ from fedcredit.report.files import Settings
 from fedcredit.report.read import damaged, read_own_trees
 from fedcredit.report.sections import HolderPart, Tile
 from fedcredit.report.words import amount, at_most, count
-from fedcredit.runtime.boost_files import HeldFeature, HeldSplit
+from fedcredit.runtime.boost.files import HeldFeature, HeldSplit
 
 __all__ = ["holder_trees"]
 

@@ -17,7 +17,7 @@ from fedcredit.report.tree_picture import LEVELS, Shown, picture
 from fedcredit.report.tree_reasons import MOST, Told, examples, frequent, shares
 from fedcredit.report.trees_price import compared, cost, price, protected
 from fedcredit.report.words import amount, count, decimals, join, percent, signed, size
-from fedcredit.runtime.boost_files import LabelFile, PartFeature
+from fedcredit.runtime.boost.files import LabelFile, PartFeature
 
 __all__ = ["label_trees"]
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
+from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_words import Answer, AnswerState, Question, failure
-from fedcredit.runtime.session_keeper import SessionBook
-from fedcredit.runtime.worker_process import WorkerJob, run_worker
+from fedcredit.runtime.session.keeper import SessionBook
 
 __all__ = ["HOME_VARIABLE", "SUPERVISOR_VARIABLE", "NodeSide", "node_side", "sessions_folder"]
 

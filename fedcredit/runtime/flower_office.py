@@ -22,9 +22,9 @@ from typing import Final, Self
 import msgspec
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError, TransportError
+from fedcredit.runtime.daemon.leash import leashed
+from fedcredit.runtime.daemon.worker_process import public_error
 from fedcredit.runtime.flower_processes import SWITCHED_OFF
-from fedcredit.runtime.leash import leashed
-from fedcredit.runtime.worker_process import public_error
 from fedcredit.types import PartyId
 
 __all__ = ["FRAME_HEAD", "START_S", "Asked", "FlowerJob", "FlowerOffice", "Told", "framed"]
@@ -135,7 +135,7 @@ class FlowerOffice:
         await self._end()
 
     async def visit(self, party: PartyId, question: bytes) -> bytes:
-        """A question to a bank; see `fedcredit.runtime.rounds_driver.Visit`."""
+        """A question to a bank; see `fedcredit.runtime.rounds.driver.Visit`."""
         self._count += 1
         return await self._ask(self._count, party, question)
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from fedcredit.errors import IntegrityError, SpecError, TransportError
+from fedcredit.runtime.daemon.supervisor import Child
+from fedcredit.runtime.exchange.loopback_tls import LOOPBACK_NAME, LoopbackTls, loopback_tls
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
-from fedcredit.runtime.loopback_tls import LOOPBACK_NAME, LoopbackTls, loopback_tls
-from fedcredit.runtime.supervisor import Child
 from fedcredit.types import PartyId, RunId
 
 __all__ = [

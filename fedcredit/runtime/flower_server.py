@@ -15,8 +15,8 @@ from enum import IntEnum
 from typing import Protocol, TypeVar
 
 from fedcredit.errors import FedCreditError, PeerError, TransportError
+from fedcredit.runtime.daemon.worker_process import public_error
 from fedcredit.runtime.flower_words import ACTIONS, Answer, AnswerState, Question
-from fedcredit.runtime.worker_process import public_error
 from fedcredit.types import PartyId, RunId
 
 __all__ = ["CourierLimits", "FlowerCourier", "Letter", "Mail", "MailFault", "NodeRow"]
@@ -151,7 +151,7 @@ class FlowerCourier:
         return frozenset(await self._nodes())
 
     async def ask(self, party: PartyId, action: str, payload: bytes, timeout_s: float) -> bytes:
-        """As `fedcredit.runtime.run_driver_parts.Courier.ask`; a session is asked about until it has ended."""
+        """As `fedcredit.runtime.runs.driver_parts.Courier.ask`; a session is asked about until it has ended."""
         try:
             async with asyncio.timeout(timeout_s):
                 while True:

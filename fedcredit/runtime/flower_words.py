@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 from fedcredit.errors import FedCreditError, PeerError, TransportError
-from fedcredit.runtime.worker_process import MAX_ANSWER, public_error
+from fedcredit.runtime.daemon.worker_process import MAX_ANSWER, public_error
 from fedcredit.types import RunId
 
 __all__ = ["ACTIONS", "RECORD", "Answer", "AnswerState", "Question", "Word", "Words", "failure"]

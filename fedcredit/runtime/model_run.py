@@ -1,7 +1,7 @@
 """What a run has to know of its model: its messages, its roles, and what to write of its result.
 
 `fedcredit.runtime.simulate` brings tables, network, ledgers, secrets and the run directory of all parties, and calls
-these; `fedcredit.runtime.node_session` brings those of one. A new model is one module with one `ModelRun`, and one line
+these; `fedcredit.runtime.session.node` brings those of one. A new model is one module with one `ModelRun`, and one line
 in `fedcredit.runtime.models.MODEL_RUNS`.
 """
 

@@ -24,4 +24,4 @@ MODEL_SCHEMAS: Mapping[str, tuple[ProtocolSchema, ...]] = MappingProxyType(
         "fedavg": (SECURE_SUM, FEDAVG),
     }
 )
-"""By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS` and `fedcredit.runtime.rounds_models.ROUND_MODELS`."""
+"""By ``run.model``; as in `fedcredit.runtime.models.MODEL_RUNS` and `fedcredit.runtime.rounds.models.ROUND_MODELS`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fedcredit.runtime.boost_run import BOOST_RUN
+from fedcredit.runtime.boost.run import BOOST_RUN
 from fedcredit.runtime.model_run import ModelRun
-from fedcredit.runtime.scorecard_run import SCORECARD_RUN
+from fedcredit.runtime.scorecard.run import SCORECARD_RUN
 
 __all__ = ["MODEL_RUNS"]
 

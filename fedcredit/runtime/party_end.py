@@ -1,7 +1,7 @@
 """One party's end of a run: its gate, its stage, its inbox; the same in a simulation and in an institution's own house.
 
 What lies between the ends is a `Wires`: bytes handed over in one process (`fedcredit.runtime.local`), or the exchange
-(`fedcredit.runtime.exchange_channel`).
+(`fedcredit.runtime.exchange.channel`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 
 from fedcredit.errors import DataError, DisclosureRefused, FedCreditError, PeerError, TransportError
 from fedcredit.governance.gate import Gate, House, Released, RunContext, Sent
-from fedcredit.runtime.exchange_types import PeerRestarted
+from fedcredit.runtime.exchange.types import PeerRestarted
 from fedcredit.runtime.leftovers import HeadroomMemory, HeadroomQuestion
 from fedcredit.runtime.waiting import Post
 from fedcredit.types import PartyId

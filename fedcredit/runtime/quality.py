@@ -13,7 +13,7 @@ from fedcredit.kernels.metrics import auc, brier, ece, gini, ks, log_loss
 from fedcredit.kernels.points import PointScale, logit_of_points, probability_of_bad
 from fedcredit.kernels.woe import WOE_UNIT
 from fedcredit.protocol.scorecard.roles import LabelResult
-from fedcredit.runtime.oracle import Pooled, PooledResult
+from fedcredit.runtime.scorecard.oracle import Pooled, PooledResult
 from fedcredit.spec.model import ScorecardSection
 
 __all__ = ["HeldOut", "Reference", "calibration", "held_out", "measure", "reference"]

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.home import Home
+from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.party_end import notice_of
 
 __all__ = ["HOME_UNUSABLE", "REFUSALS_FILE", "inside_text", "note_refusal", "public_error"]

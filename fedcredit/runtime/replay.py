@@ -48,7 +48,7 @@ from fedcredit.protocol.boost.retrace import Asked, Growth, Retraced, retrace
 from fedcredit.protocol.boost.roles import own_features
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets
 from fedcredit.protocol.holding import Holding
-from fedcredit.runtime.boost_read import boosted_trees
+from fedcredit.runtime.boost.read import boosted_trees
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.replay_evidence import Evidence, Rebuilt, Seen, gather_evidence
 from fedcredit.types import PartyId

@@ -31,7 +31,7 @@ from fedcredit.errors import SpecError
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
-from fedcredit.runtime.hybrid_simulation import simulate_hybrid
+from fedcredit.runtime.hybrid.simulation import simulate_hybrid
 from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInputs, Seat
@@ -39,7 +39,7 @@ from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress, StageClock
 from fedcredit.runtime.provenance import versions
 from fedcredit.runtime.run_directory import RunFiles, run_directory
-from fedcredit.runtime.run_driver_parts import IN_ROUNDS
+from fedcredit.runtime.runs.driver_parts import IN_ROUNDS
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.runtime.summary import Effort, leakage, summarise
 from fedcredit.runtime.unfinished import (
@@ -124,7 +124,7 @@ def simulate(
     """
     spec = loaded.spec
     if spec.run.model in IN_ROUNDS:
-        from fedcredit.runtime.averaging import How, simulate_averaging  # noqa: PLC0415 -- loads what others do not need
+        from fedcredit.runtime.averaging.simulation import How, simulate_averaging  # noqa: PLC0415 -- loads what others do not need
 
         simulate_averaging(
             loaded, out, progress=progress, finish=finish, how=How(resume=resume, entropy_seed=entropy_seed)

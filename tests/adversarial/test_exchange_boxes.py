@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
 from fedcredit.crypto.sealed_body import LEAST_CHUNK
 from fedcredit.errors import PeerError
-from fedcredit.runtime.exchange_frames import Chunk, Head, Target, read_from_exchange
-from fedcredit.runtime.exchange_inbox import Inbox
-from fedcredit.runtime.exchange_limits import FRAME_BYTES, LinkLimits
-from fedcredit.runtime.exchange_outbox import Outbox
-from fedcredit.runtime.exchange_types import Parcel
+from fedcredit.runtime.exchange.frames import Chunk, Head, Target, read_from_exchange
+from fedcredit.runtime.exchange.inbox import Inbox
+from fedcredit.runtime.exchange.limits import FRAME_BYTES, LinkLimits
+from fedcredit.runtime.exchange.outbox import Outbox
+from fedcredit.runtime.exchange.types import Parcel
 from fedcredit.types import PartyId, RunId
 
 BANK, TAX, CUSTOMS = (PartyId(name) for name in ("bank", "tax", "customs"))

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import Order, provision, requests_in
-from fedcredit.runtime.provision_certificates import Issuer, issue_certificate, load_certificate
-from fedcredit.runtime.provision_keys import fingerprint, new_keys
-from fedcredit.runtime.provision_pin import pin
-from fedcredit.runtime.provision_request import make_request
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.roster import MemberKind, parse_roster, sign_roster
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.house.roster import MemberKind, parse_roster, sign_roster
+from fedcredit.runtime.provision.certificates import Issuer, issue_certificate, load_certificate
+from fedcredit.runtime.provision.consortium import Order, provision, requests_in
+from fedcredit.runtime.provision.keys import fingerprint, new_keys
+from fedcredit.runtime.provision.pin import pin
+from fedcredit.runtime.provision.request import make_request
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 from fedcredit.types import PartyId
 from fedcredit.wire.envelope import SigningKey
 

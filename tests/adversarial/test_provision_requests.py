@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
-from fedcredit.runtime import provision_request
-from fedcredit.runtime.provision import Order, Provisioned, provision
-from fedcredit.runtime.provision_certificates import make_signing_request
-from fedcredit.runtime.provision_keys import PartyKeys, new_keys
-from fedcredit.runtime.provision_request import make_request, parse_request, request_bytes
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.provision import request as provision_request
+from fedcredit.runtime.provision.certificates import make_signing_request
+from fedcredit.runtime.provision.consortium import Order, Provisioned, provision
+from fedcredit.runtime.provision.keys import PartyKeys, new_keys
+from fedcredit.runtime.provision.request import make_request, parse_request, request_bytes
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 
 SPEC = ConsortiumSpec.model_validate(
     {

@@ -12,9 +12,9 @@ import pytest
 from fedcredit.runtime import simulate as simulation
 from fedcredit.runtime.houses import Origin, oracle_secrets
 from fedcredit.runtime.model_run import Outcome, Written
-from fedcredit.runtime.oracle import PooledResult, pool, pooled_scorecard
 from fedcredit.runtime.run_directory import RunFiles
-from fedcredit.runtime.scorecard_run import SCORECARD_RUN
+from fedcredit.runtime.scorecard.oracle import PooledResult, pool, pooled_scorecard
+from fedcredit.runtime.scorecard.run import SCORECARD_RUN
 from fedcredit.spec.load import load_spec
 
 

@@ -23,7 +23,7 @@ from fedcredit.protocol.boost.columns import FeatureList
 from fedcredit.protocol.boost.draws import HolderDraws, LabelDraws
 from fedcredit.protocol.boost.roles import BoostResult
 from fedcredit.protocol.group_sum.session import KeptSecrets
-from fedcredit.runtime.boost_oracle import PooledColumns, pool_columns
+from fedcredit.runtime.boost.oracle import PooledColumns, pool_columns
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.model import BoostSection

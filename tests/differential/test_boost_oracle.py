@@ -23,9 +23,9 @@ from fedcredit.protocol.boost.feature_holder import HolderTrees
 from fedcredit.protocol.boost.plan import plan_boost
 from fedcredit.protocol.boost.roles import BoostResult
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
-from fedcredit.runtime.boost_oracle import PooledTrees, pool_columns, pooled_trees
-from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest
-from fedcredit.runtime.boost_read import OwnBits, all_bits, boosted_trees, own_splits
+from fedcredit.runtime.boost.oracle import PooledTrees, pool_columns, pooled_trees
+from fedcredit.runtime.boost.parts import holder_part, label_holder_part, model_digest
+from fedcredit.runtime.boost.read import OwnBits, all_bits, boosted_trees, own_splits
 from fedcredit.runtime.escrow import NoEscrow
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.load import LoadedSpec, load_spec

@@ -22,11 +22,11 @@ from fedcredit.protocol.hybrid.warm_start import CommonScorecard, common_scoreca
 from fedcredit.protocol.pool import Alone, Pool, UnsafeLocalPools
 from fedcredit.protocol.scorecard.roles import SCHEMAS, LabelResult, coordinate, hold, lead
 from fedcredit.runtime import houses
-from fedcredit.runtime.hybrid_oracle import BankRows, HybridTables, hybrid_scorecards
+from fedcredit.runtime.hybrid.oracle import BankRows, HybridTables, hybrid_scorecards
+from fedcredit.runtime.hybrid.side_by_side import Played, run_side_by_side
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows
-from fedcredit.runtime.oracle import PooledResult
-from fedcredit.runtime.side_by_side import Played, run_side_by_side
+from fedcredit.runtime.scorecard.oracle import PooledResult
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.model import RunSpec

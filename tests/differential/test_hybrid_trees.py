@@ -27,7 +27,7 @@ from fedcredit.protocol.holding import Holding
 from fedcredit.protocol.hybrid.trees_join import SharedTrees, shared_trees
 from fedcredit.protocol.pool import Pool, UnsafeLocalPools
 from fedcredit.runtime.escrow import NoEscrow
-from fedcredit.runtime.hybrid_trees_oracle import HybridTrees, TreesTogether, bank_columns, trees_together
+from fedcredit.runtime.hybrid.trees_oracle import HybridTrees, TreesTogether, bank_columns, trees_together
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import COORDINATOR, PartyId

@@ -26,8 +26,8 @@ import pytest
 
 import fedcredit
 from fedcredit.data.known import find_known, read_known
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import load_consortium
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import load_consortium
 
 ROOT = Path(__file__).parents[2]
 CONSORTIUM = ROOT / "configs/consortium"

@@ -19,12 +19,12 @@ import grpc
 import pytest
 
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.loopback_tls import loopback_tls
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.proxy import ProxySettings, find_nginx, proxy_child, stream_module
-from fedcredit.runtime.supervisor import Supervisor
+from fedcredit.runtime.daemon.proxy import ProxySettings, find_nginx, proxy_child, stream_module
+from fedcredit.runtime.daemon.supervisor import Supervisor
+from fedcredit.runtime.exchange.loopback_tls import loopback_tls
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 from fedcredit.types import PartyId
 
 try:

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import pytest
 
 from fedcredit.errors import FedCreditError
+from fedcredit.runtime.daemon.proxy import ProxySettings, find_nginx, proxy_child
+from fedcredit.runtime.daemon.supervisor import Supervisor
 from fedcredit.runtime.flower_bundle import bundle_archive, bundle_files, bundle_sha256
 from fedcredit.runtime.flower_client import sessions_folder
 from fedcredit.runtime.flower_processes import (
@@ -32,13 +34,11 @@ from fedcredit.runtime.flower_processes import (
     node_children,
     register_nodes,
 )
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.proxy import ProxySettings, find_nginx, proxy_child
-from fedcredit.runtime.registry import ENDED, Registry
-from fedcredit.runtime.session_keeper import end_sessions
-from fedcredit.runtime.supervisor import Supervisor
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.registry import ENDED, Registry
+from fedcredit.runtime.session.keeper import end_sessions
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import load_spec
 from fedcredit.spec.travel import travelling_json
@@ -59,8 +59,8 @@ WORKER = '''
 import sys, time
 from datetime import UTC, datetime
 from pathlib import Path
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.proposal import *
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.runs.proposal import *
 from fedcredit.wire.message import encode_struct
 
 folder, what = sys.argv[1:]

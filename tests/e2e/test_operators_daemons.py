@@ -18,10 +18,10 @@ from urllib.request import urlopen
 import pytest
 
 from fedcredit.errors import FedCreditError
-from fedcredit.runtime.daemon_process import running_pid
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.proxy import find_nginx
+from fedcredit.runtime.daemon.process import running_pid
+from fedcredit.runtime.daemon.proxy import find_nginx
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 
 try:
     find_nginx()

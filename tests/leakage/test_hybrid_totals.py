@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.hybrid_leakage import hybrid_steps
+from fedcredit.runtime.hybrid.leakage import hybrid_steps
 
 ROOM = Path(__file__).parents[2] / "fedcredit"
 SUMS = re.compile(r'"((?:card|bins)/[a-z-]+)')

@@ -24,7 +24,7 @@ from fedcredit.protocol.boost.slots import SlotFormat
 from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import simulate as module
-from fedcredit.runtime.boost_run import BOOST_RUN
+from fedcredit.runtime.boost.run import BOOST_RUN
 from fedcredit.runtime.escrow import NoEscrow, read_escrow
 from fedcredit.runtime.model_run import Outcome, Written
 from fedcredit.runtime.run_directory import RunFiles

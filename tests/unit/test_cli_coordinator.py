@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from coordinator.cli import main
-from fedcredit.runtime.daemon_process import DaemonLock
-from fedcredit.runtime.daemon_status import CoordinatorStatus, ExchangeCounts, PeerView, ProcessView, write_status
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
+from fedcredit.runtime.daemon.process import DaemonLock
+from fedcredit.runtime.daemon.status import CoordinatorStatus, ExchangeCounts, PeerView, ProcessView, write_status
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 
 Capture = pytest.CaptureFixture[str]
 RUN = "5f2a81c0" + "1" * 24

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from fedcredit.catalog.load import load_catalog
-from fedcredit.runtime.daemon_process import DaemonLock
-from fedcredit.runtime.daemon_status import ExchangeView, NodeStatus, ProcessView, write_status
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.node_session import consider
-from fedcredit.runtime.proposal import Decision, make_proposal
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
+from fedcredit.runtime.daemon.process import DaemonLock
+from fedcredit.runtime.daemon.status import ExchangeView, NodeStatus, ProcessView, write_status
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.proposal import Decision, make_proposal
+from fedcredit.runtime.session.node import consider
 from fedcredit.spec.load import parse_spec
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import RunId

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'click", category=DeprecationWarning)
     from fedcredit.cli import main
 
-from fedcredit.runtime.home import open_home
+from fedcredit.runtime.house.home import open_home
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "consortium"
 EXAMPLE, TRIAL = str(CONFIGS / "example.toml"), str(CONFIGS / "credit_data.toml")

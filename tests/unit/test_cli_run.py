@@ -14,15 +14,15 @@ import grpc.aio
 import pytest
 
 from fedcredit.cli import main
-from fedcredit.runtime.exchange_limits import ServerLimits
-from fedcredit.runtime.exchange_tls import server_credentials, server_options
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.logs import Logs
-from fedcredit.runtime.operator_api import OperatorApi
-from fedcredit.runtime.proposal import Finished, signed_finished
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.daemon.logs import Logs
+from fedcredit.runtime.exchange.limits import ServerLimits
+from fedcredit.runtime.exchange.tls import server_credentials, server_options
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.operator_api import OperatorApi
+from fedcredit.runtime.runs.proposal import Finished, signed_finished
+from fedcredit.runtime.runs.registry import Registry
 from fedcredit.types import PartyId, RunId
 
 Homes = dict[str, Home]

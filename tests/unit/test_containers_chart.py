@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 import fedcredit
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import load_consortium
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import load_consortium
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "configs/consortium/helm"

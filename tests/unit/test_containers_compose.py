@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import fedcredit
-from fedcredit.runtime.provision_spec import load_consortium
-from fedcredit.runtime.roster import MemberKind
-from fedcredit.runtime.settings_files import CoordinatorSettings, NodeSettings, read_settings
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.house.settings import CoordinatorSettings, NodeSettings, read_settings
+from fedcredit.runtime.provision.spec import load_consortium
 
 CONSORTIUM = Path(__file__).parents[2] / "configs/consortium"
 yaml: Any = import_module("yaml")  # it has no types of its own

@@ -11,7 +11,7 @@ from fedcredit.governance.privacy_account import PrivacyAccount
 from fedcredit.governance.privacy_ledger import PrivacyLedger
 from fedcredit.governance.privacy_limit import PrivacyLimit
 from fedcredit.protocol.secure_sum.messages import Contribution
-from fedcredit.runtime.rounds_privacy import BookedBank
+from fedcredit.runtime.rounds.privacy import BookedBank
 from fedcredit.spec.load import parse_toml
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import Message

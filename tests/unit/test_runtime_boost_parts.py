@@ -32,9 +32,9 @@ from fedcredit.protocol.boost.feature_holder import HolderTrees, OwnSplit
 from fedcredit.protocol.boost.label_holder import LedTrees
 from fedcredit.protocol.boost.roles import BoostResult
 from fedcredit.protocol.boost.slots import unpack_bits
-from fedcredit.runtime.boost_files import Part
-from fedcredit.runtime.boost_parts import holder_part, label_holder_part, model_digest, reasons, split_label
-from fedcredit.runtime.boost_read import OwnBits, all_bits, boosted_trees, own_splits
+from fedcredit.runtime.boost.files import Part
+from fedcredit.runtime.boost.parts import holder_part, label_holder_part, model_digest, reasons, split_label
+from fedcredit.runtime.boost.read import OwnBits, all_bits, boosted_trees, own_splits
 from fedcredit.spec.model import BoostSection, PartySection, RunSection, RunSpec
 from fedcredit.types import PartyId, Role
 

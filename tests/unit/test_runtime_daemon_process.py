@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import FedCreditError, SpecError, TransportError
-from fedcredit.runtime.daemon_process import DaemonLock, detach, notify_systemd, run_daemon, running_pid, stop_daemon
-from fedcredit.runtime.logs import Logs
+from fedcredit.runtime.daemon.logs import Logs
+from fedcredit.runtime.daemon.process import DaemonLock, detach, notify_systemd, run_daemon, running_pid, stop_daemon
 
 PROGRAM = """
 import asyncio, sys, time
 from pathlib import Path
 from fedcredit.errors import FedCreditError, SpecError, TransportError
-from fedcredit.runtime.daemon_process import DaemonLock, run_daemon
-from fedcredit.runtime.logs import Logs
+from fedcredit.runtime.daemon.process import DaemonLock, run_daemon
+from fedcredit.runtime.daemon.logs import Logs
 
 folder, how = Path(sys.argv[1]), sys.argv[2]
 
@@ -116,7 +116,7 @@ def test_one_that_is_not_ready_in_time_goes_on(home: Path) -> None:
 def test_an_end_that_hangs_is_cut_short(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     program = PROGRAM.replace(
-        "folder, how", "import fedcredit.runtime.daemon_process as p; p._CLOSE = 0.5\nfolder, how"
+        "folder, how", "import fedcredit.runtime.daemon.process as p; p._CLOSE = 0.5\nfolder, how"
     )
     pid = detach(
         (sys.executable, "-c", program, str(home), "stubborn"),
@@ -179,7 +179,7 @@ def stop_myself() -> None:
 
 
 def test_a_turn_that_fails_is_logged_and_the_next_one_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcredit.runtime.daemon_process._TICK", 0.01)
+    monkeypatch.setattr("fedcredit.runtime.daemon.process._TICK", 0.01)
     turns = iter([ValueError("id 91310000MA1FL8XQ5T"), TransportError("exchange.full", "x")])
 
     def turn() -> None:
@@ -200,8 +200,8 @@ def test_a_turn_that_fails_is_logged_and_the_next_one_comes(tmp_path: Path, monk
 
 
 def test_turns_that_all_fail_make_it_unhealthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcredit.runtime.daemon_process._TICK", 0.01)
-    monkeypatch.setattr("fedcredit.runtime.daemon_process._LATE", 0.05)
+    monkeypatch.setattr("fedcredit.runtime.daemon.process._TICK", 0.01)
+    monkeypatch.setattr("fedcredit.runtime.daemon.process._LATE", 0.05)
     seen: list[str] = []
     left = iter(range(20))
 

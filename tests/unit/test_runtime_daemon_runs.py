@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import TransportError
-from fedcredit.runtime.daemon_runs import RunKeeper
-from fedcredit.runtime.logs import Log, Logs
-from fedcredit.runtime.registry import Registry, RunState
+from fedcredit.runtime.daemon.logs import Log, Logs
+from fedcredit.runtime.daemon.runs import RunKeeper
+from fedcredit.runtime.runs.registry import Registry, RunState
 from fedcredit.types import PartyId, RunId
 
 SPEC = json.dumps({"party": [{"name": "bank"}, {"name": "tax_office"}]})
@@ -101,8 +101,8 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr("fedcredit.runtime.daemon_runs._LOOK_FOR_LOST", -1.0)
-    monkeypatch.setattr("fedcredit.runtime.daemon_runs._ASK", -1.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon.runs._LOOK_FOR_LOST", -1.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon.runs._ASK", -1.0)
     logs = Logs("coordinator", tmp_path, quiet=True)
     one = World(tmp_path, logs.log)
     yield one
@@ -272,7 +272,7 @@ def test_a_driver_has_time_to_come_up(world: World, monkeypatch: pytest.MonkeyPa
     run = world.submit()
     asyncio.run(world.steps(6))
     assert world.flower.launched == [run]
-    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 0.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon.runs._START", 0.0)
     asyncio.run(world.steps(6))
     assert len(world.flower.launched) > 1
 
@@ -299,12 +299,12 @@ def test_a_stopping_run_without_driver_is_stopped(world: World) -> None:
 
 
 def test_a_driver_that_dies_again_and_again_fails_the_run(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 0.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon.runs._START", 0.0)
     run = world.submit()
     asyncio.run(world.steps(60))
     assert world.state(run) == "failed"
     assert len(world.flower.launched) == 6
-    monkeypatch.setattr("fedcredit.runtime.daemon_runs._START", 300.0)
+    monkeypatch.setattr("fedcredit.runtime.daemon.runs._START", 300.0)
     world.registry.resume(run)
     asyncio.run(world.steps())
     assert world.state(run) == "submitted"

@@ -14,11 +14,11 @@ import pytest
 from fedcredit.errors import SpecError
 from fedcredit.governance.caps import CapRules
 from fedcredit.governance.ledger import Ledger
-from fedcredit.runtime.daemon_parts import ExchangeParts, server_limits
-from fedcredit.runtime.daemon_tally import Tally, ledger_use, run_counts, run_stage
-from fedcredit.runtime.exchange_server import ExchangeServer, ExchangeSnapshot, RunSnapshot
-from fedcredit.runtime.home import Home
-from fedcredit.runtime.settings_files import CoordinatorSettings
+from fedcredit.runtime.daemon.parts import ExchangeParts, server_limits
+from fedcredit.runtime.daemon.tally import Tally, ledger_use, run_counts, run_stage
+from fedcredit.runtime.exchange.server import ExchangeServer, ExchangeSnapshot, RunSnapshot
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.settings import CoordinatorSettings
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration
 

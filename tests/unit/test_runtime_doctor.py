@@ -20,10 +20,11 @@ from types import SimpleNamespace
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime import doctor_machine, doctor_network
-from fedcredit.runtime.doctor import Finding, Status, findings_of, opened, worst
-from fedcredit.runtime.doctor_house import check_certificates, check_data, check_folders, check_policy
-from fedcredit.runtime.doctor_machine import (
+from fedcredit.runtime.doctor import machine as doctor_machine
+from fedcredit.runtime.doctor import network as doctor_network
+from fedcredit.runtime.doctor.checks import Finding, Status, findings_of, opened, worst
+from fedcredit.runtime.doctor.house import check_certificates, check_data, check_folders, check_policy
+from fedcredit.runtime.doctor.machine import (
     check_disk,
     check_environment,
     check_local_clock,
@@ -32,13 +33,13 @@ from fedcredit.runtime.doctor_machine import (
     check_python,
     check_sqlite,
 )
-from fedcredit.runtime.doctor_network import check_line
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.provision import Order, provision, provision_local
-from fedcredit.runtime.provision_pin import pin
-from fedcredit.runtime.provision_request import make_request
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.doctor.network import check_line
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.provision.consortium import Order, provision, provision_local
+from fedcredit.runtime.provision.pin import pin
+from fedcredit.runtime.provision.request import make_request
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 
 
 def consortium(*, port: int = 9443, **bank: object) -> ConsortiumSpec:

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
 from fedcredit.crypto.sealed_body import LEAST_CHUNK
 from fedcredit.errors import BoundError, PeerError, SpecError
-from fedcredit.runtime.exchange_frames import Chunk, FromExchange, Head, Receipt, read_from_exchange
-from fedcredit.runtime.exchange_inbox import Inbox
-from fedcredit.runtime.exchange_limits import FRAME_BYTES, LinkLimits
-from fedcredit.runtime.exchange_outbox import MOST_HEAD, Outbox
-from fedcredit.runtime.exchange_types import Parcel, PeerRestarted
+from fedcredit.runtime.exchange.frames import Chunk, FromExchange, Head, Receipt, read_from_exchange
+from fedcredit.runtime.exchange.inbox import Inbox
+from fedcredit.runtime.exchange.limits import FRAME_BYTES, LinkLimits
+from fedcredit.runtime.exchange.outbox import MOST_HEAD, Outbox
+from fedcredit.runtime.exchange.types import Parcel, PeerRestarted
 from fedcredit.types import PartyId, RunId
 
 BANK, TAX, CUSTOMS = (PartyId(name) for name in ("bank", "tax", "customs"))

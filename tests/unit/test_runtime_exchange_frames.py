@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from fedcredit.errors import BoundError, PeerError, SpecError, TransportError
-from fedcredit.runtime.exchange_environment import ENVIRONMENT, pin_tls13
-from fedcredit.runtime.exchange_frames import (
+from fedcredit.runtime.exchange.environment import ENVIRONMENT, pin_tls13
+from fedcredit.runtime.exchange.frames import (
     Alive,
     Beat,
     Chunk,
@@ -26,8 +26,8 @@ from fedcredit.runtime.exchange_frames import (
     read_from_exchange,
     read_from_party,
 )
-from fedcredit.runtime.exchange_limits import FRAME_BYTES, HEADER_BYTES, TRANSPORT_BYTES, LinkLimits, ServerLimits
-from fedcredit.runtime.exchange_tls import known_peer
+from fedcredit.runtime.exchange.limits import FRAME_BYTES, HEADER_BYTES, TRANSPORT_BYTES, LinkLimits, ServerLimits
+from fedcredit.runtime.exchange.tls import known_peer
 
 HEAD = Head(sender="bank", recipient="tax", sync=1, attempt=2, sequence=3, sealed=16)
 CHUNK = Chunk(sender="bank", attempt=2, index=0, to=[Target("tax", 1, 2), Target("customs", 3, 4)])

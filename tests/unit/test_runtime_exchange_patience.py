@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedcredit.runtime import exchange_channel
-from fedcredit.runtime.exchange_channel import LinkPatience
-from fedcredit.runtime.exchange_types import Delivery, Parcel, Presence
+from fedcredit.runtime.exchange import channel as exchange_channel
+from fedcredit.runtime.exchange.channel import LinkPatience
+from fedcredit.runtime.exchange.types import Delivery, Parcel, Presence
 from fedcredit.types import PartyId
 
 ME, BANK, TAX = PartyId("coordinator"), PartyId("bank"), PartyId("tax_office")

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import pytest
 
 from fedcredit.errors import FedCreditError, PeerError, PolicyDenied, TransportError
+from fedcredit.runtime.daemon.worker_process import MAX_ANSWER
 from fedcredit.runtime.flower_server import CourierLimits, FlowerCourier, Letter, MailFault, NodeRow
 from fedcredit.runtime.flower_words import Answer, AnswerState, Question, failure
-from fedcredit.runtime.worker_process import MAX_ANSWER
 from fedcredit.types import PartyId, RunId
 
 RUN = RunId("ab" * 16)

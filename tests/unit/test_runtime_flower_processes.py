@@ -20,6 +20,8 @@ import pytest
 
 import fedcredit
 from fedcredit.errors import IntegrityError, SpecError
+from fedcredit.runtime.daemon.supervisor import Child, Supervisor
+from fedcredit.runtime.exchange.loopback_tls import loopback_tls
 from fedcredit.runtime.flower_bundle import bundle_archive, bundle_files, bundle_sha256
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
 from fedcredit.runtime.flower_processes import (
@@ -30,8 +32,6 @@ from fedcredit.runtime.flower_processes import (
     flower_folder,
     node_children,
 )
-from fedcredit.runtime.loopback_tls import loopback_tls
-from fedcredit.runtime.supervisor import Child, Supervisor
 from fedcredit.types import PartyId
 
 NODE = {"party": PartyId("bank"), "role": "label_holder", "fleet": "consortium.example:9444", "port": 9094}
@@ -279,7 +279,7 @@ def test_no_grandchild_is_left(tmp_path: Path, then: str) -> None:
 def test_children_end_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys; from pathlib import Path;"
-        "from fedcredit.runtime.supervisor import Child, Supervisor\n"
+        "from fedcredit.runtime.daemon.supervisor import Child, Supervisor\n"
         "async def main():\n"
         "    supervisor = Supervisor(Path(sys.argv[1]))\n"
         f"    await supervisor.start([Child('one', (sys.executable, '-I', '-S', '-c', {SLEEPS!r}), {{}})])\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.proxy import ProxySettings, render_proxy
+from fedcredit.runtime.daemon.proxy import ProxySettings, render_proxy
 from fedcredit.types import PartyId
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import FedCreditError, PeerError, SpecError, TransportError
+from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_client import HOME_VARIABLE, NodeSide, node_side, sessions_folder
 from fedcredit.runtime.flower_words import AnswerState, Question
-from fedcredit.runtime.session_keeper import SessionBook, end_sessions
-from fedcredit.runtime.worker_process import WorkerJob, run_worker
+from fedcredit.runtime.session.keeper import SessionBook, end_sessions
 from fedcredit.types import RunId
 
 RUN = RunId("ab" * 16)
@@ -98,7 +98,7 @@ def test_a_worker_dies_with_its_handler(tmp_path: Path) -> None:
     sleeps = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     handler = (
         "import asyncio, sys; from pathlib import Path;"
-        "from fedcredit.runtime.worker_process import WorkerJob, run_worker;"
+        "from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker;"
         f"asyncio.run(run_worker(WorkerJob((sys.executable, '-c', {sleeps!r}), Path({str(tmp_path)!r}) / 'log'), b''))"
     )
     process = subprocess.Popen([sys.executable, "-c", handler])

@@ -13,7 +13,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.daemon_status import (
+from fedcredit.runtime.daemon.health import HealthServer, Probes, coordinator_metrics, node_metrics
+from fedcredit.runtime.daemon.status import (
     CoordinatorStatus,
     ExchangeCounts,
     ExchangeView,
@@ -25,7 +26,6 @@ from fedcredit.runtime.daemon_status import (
     read_status,
     write_status,
 )
-from fedcredit.runtime.health import HealthServer, Probes, coordinator_metrics, node_metrics
 
 RUN = "0123456789abcdef" * 2
 COORDINATOR = CoordinatorStatus(
@@ -190,7 +190,7 @@ def test_no_run_and_no_value_in_metrics(port: int, state: State) -> None:
 
 
 def test_many_silent_callers_do_not_stop_it(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedcredit.runtime.health._Handler.timeout", 0.3)
+    monkeypatch.setattr("fedcredit.runtime.daemon.health._Handler.timeout", 0.3)
     callers = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(60)]
     deadline, status = time.monotonic() + 10, 0
     while status != 200 and time.monotonic() < deadline:

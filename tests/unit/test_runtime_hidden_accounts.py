@@ -22,11 +22,12 @@ from fedcredit.protocol.boost.messages import Bitmaps, ChosenPaths
 from fedcredit.protocol.scorecard.messages import EncryptedPartial
 from fedcredit.protocol.scorecard.plan import BITS_PER_TOTAL, column_costs, plan_fit
 from fedcredit.protocol.select.messages import OpenedSums, ShadedColumns
-from fedcredit.runtime import scorecard_run, simulate
+from fedcredit.runtime import simulate
 from fedcredit.runtime.accounts import ChosenAnswers, statistical_leak
-from fedcredit.runtime.boost_run import BOOST_RUN
+from fedcredit.runtime.boost.run import BOOST_RUN
 from fedcredit.runtime.model_run import ModelRun, Outcome, Written
 from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.scorecard import run as scorecard_run
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import CostKind

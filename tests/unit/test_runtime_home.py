@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 from fedcredit.types import PartyId, Role
 
 SPEC = ConsortiumSpec.model_validate(

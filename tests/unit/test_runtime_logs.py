@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedcredit.errors import TransportError
-from fedcredit.runtime.logs import Log, Logs, code_of, log_failure, route_libraries
+from fedcredit.runtime.daemon.logs import Log, Logs, code_of, log_failure, route_libraries
 
 RUN = "0123456789abcdef" * 2
 # what a table holds: ids, amounts, dates, names; none may stand in a log however it is passed
@@ -116,7 +116,7 @@ def test_libraries_are_named_without_their_text(log: Log, tmp_path: Path) -> Non
 def test_files_are_the_owners_and_limited(log: Log, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log.info("run.opened")
     assert stat.S_IMODE((tmp_path / "node.jsonl").stat().st_mode) == 0o600
-    monkeypatch.setattr("fedcredit.runtime.logs._MAX_FILE", 1000)
+    monkeypatch.setattr("fedcredit.runtime.daemon.logs._MAX_FILE", 1000)
     other = Logs("small", tmp_path, quiet=True)
     for _ in range(100):
         other.log.info("run.opened")

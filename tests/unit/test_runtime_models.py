@@ -7,7 +7,7 @@ import sys
 
 from fedcredit.runtime.model_schemas import MODEL_SCHEMAS
 from fedcredit.runtime.models import MODEL_RUNS
-from fedcredit.runtime.rounds_models import ROUND_MODELS
+from fedcredit.runtime.rounds.models import ROUND_MODELS
 
 
 def test_schemas_are_those_of_the_models() -> None:
@@ -17,6 +17,6 @@ def test_schemas_are_those_of_the_models() -> None:
 
 
 def test_the_driver_of_runs_starts_without_the_models() -> None:
-    code = "import sys, fedcredit.runtime.coordinator_parts; print('numba' in sys.modules, 'scipy' in sys.modules)"
+    code = "import sys, fedcredit.runtime.runs.coordinator_parts; print('numba' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

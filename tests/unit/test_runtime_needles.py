@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime import needles
-from fedcredit.runtime.needles import Needles, file_pieces, forms, memory_pieces
+from fedcredit.runtime.wire_proof import needles
+from fedcredit.runtime.wire_proof.needles import Needles, file_pieces, forms, memory_pieces
 
 
 @settings(deadline=None, max_examples=60)

@@ -16,15 +16,15 @@ import msgspec
 import pytest
 
 from fedcredit.errors import FedCreditError, PolicyDenied, SpecError, TransportError
-from fedcredit.runtime.exchange_limits import ServerLimits
-from fedcredit.runtime.exchange_tls import server_credentials, server_options
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.logs import Logs
-from fedcredit.runtime.operator_api import Answer, OperatorApi, RunRequest, SubmitRequest
-from fedcredit.runtime.operator_client import OperatorClient
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.registry import Registry, RunState
+from fedcredit.runtime.daemon.logs import Logs
+from fedcredit.runtime.exchange.limits import ServerLimits
+from fedcredit.runtime.exchange.tls import server_credentials, server_options
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.operator_api import Answer, OperatorApi, RunRequest, SubmitRequest
+from fedcredit.runtime.runs.operator_client import OperatorClient
+from fedcredit.runtime.runs.registry import Registry, RunState
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec
 from fedcredit.spec.travel import travelling_json

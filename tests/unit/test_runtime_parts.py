@@ -9,7 +9,7 @@ from fedcredit.kernels.prebin import Prebins
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.messages import FeatureShape
 from fedcredit.protocol.scorecard.feature_holder import HolderFeature
-from fedcredit.runtime.parts import bin_labels, holder_part
+from fedcredit.runtime.scorecard.parts import bin_labels, holder_part
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import PartyId
 

@@ -21,16 +21,16 @@ from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.scorecard.messages import SCHEMA as SCORECARD
 from fedcredit.protocol.secure_sum.messages import SCHEMA as SECURE_SUM
 from fedcredit.protocol.select.messages import SCHEMA as SELECT
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import Order, Provisioned, provision, provision_local, requests_in
-from fedcredit.runtime.provision_authority import open_authority
-from fedcredit.runtime.provision_bundle import PROTOCOLS
-from fedcredit.runtime.provision_certificates import load_certificate
-from fedcredit.runtime.provision_keys import fingerprint, same_fingerprint
-from fedcredit.runtime.provision_pin import pin
-from fedcredit.runtime.provision_request import make_request
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.roster import MemberKind
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.provision.authority import open_authority
+from fedcredit.runtime.provision.bundle import PROTOCOLS
+from fedcredit.runtime.provision.certificates import load_certificate
+from fedcredit.runtime.provision.consortium import Order, Provisioned, provision, provision_local, requests_in
+from fedcredit.runtime.provision.keys import fingerprint, same_fingerprint
+from fedcredit.runtime.provision.pin import pin
+from fedcredit.runtime.provision.request import make_request
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.notice import NOTICE_SCHEMA
 

@@ -8,15 +8,15 @@ import pytest
 
 from fedcredit.catalog.load import load_catalog
 from fedcredit.errors import SpecError
-from fedcredit.runtime.provision_spec import load_consortium
-from fedcredit.runtime.roster import MemberKind
-from fedcredit.runtime.settings_files import (
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.house.settings import (
     CoordinatorSettings,
     NodeSettings,
     OperatorSettings,
     SettingsSection,
     read_settings,
 )
+from fedcredit.runtime.provision.spec import load_consortium
 from fedcredit.types import COORDINATOR, PartyId
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "consortium"

@@ -18,9 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_certificates import (
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.certificates import (
     Issuer,
     check_names,
     issue_certificate,
@@ -28,7 +27,8 @@ from fedcredit.runtime.provision_certificates import (
     make_authority,
     private_pem,
 )
-from fedcredit.runtime.provision_spec import ConsortiumSpec
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
 
 
 def trial(folder: Path, *hosts: str) -> Path:

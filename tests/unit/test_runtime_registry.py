@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import BoundError, IntegrityError, SpecError
-from fedcredit.runtime.registry import ACTIVE, ENDED, Registry, RunState
+from fedcredit.runtime.runs.registry import ACTIVE, ENDED, Registry, RunState
 from fedcredit.types import PartyId, RunId
 
 SPEC = json.dumps({"party": [{"name": "bank"}, {"name": "tax_office"}], "run": {"name": "first"}})
@@ -272,7 +272,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 DRIVER = """
 import sys
 from pathlib import Path
-from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.runs.registry import Registry
 Registry(Path(sys.argv[1])).set_state(sys.argv[2], "proposing")
 print(flush=True)
 sys.stdin.read()
@@ -304,7 +304,7 @@ def test_one_process_drives_a_run_and_its_death_is_seen(registry: Registry, tmp_
 WRITER = """
 import sys
 from pathlib import Path
-from fedcredit.runtime.registry import Registry
+from fedcredit.runtime.runs.registry import Registry
 book = Registry(Path(sys.argv[1]))
 for number in range(int(sys.argv[4])):
     book.event(sys.argv[2], sys.argv[3], "step", str(number))

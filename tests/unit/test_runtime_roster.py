@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import IntegrityError, SpecError
-from fedcredit.runtime.provision_keys import new_keys
-from fedcredit.runtime.roster import (
+from fedcredit.runtime.house.roster import (
     Member,
     MemberKind,
     RevokedKeys,
@@ -20,6 +19,7 @@ from fedcredit.runtime.roster import (
     sign_roster,
     split_address,
 )
+from fedcredit.runtime.provision.keys import new_keys
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.envelope import SigningKey
 

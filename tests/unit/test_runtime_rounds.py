@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fedcredit.errors import FedCreditError, IntegrityError, PeerError, TransportError
-from fedcredit.runtime.rounds import Letter, VisitAnswer, VisitQuestion
-from fedcredit.runtime.rounds_driver import FileSteps, RoundLimits, Taken
+from fedcredit.runtime.rounds.bank import Letter, VisitAnswer, VisitQuestion
+from fedcredit.runtime.rounds.driver import FileSteps, RoundLimits, Taken
 from fedcredit.types import PartyId
 from fedcredit.wire.message import decode_struct, encode_struct
 

@@ -11,7 +11,7 @@ import pytest
 from fedcredit.data.table import HolderTable
 from fedcredit.errors import IntegrityError
 from fedcredit.runtime.quick_files import QuickCheckpoints
-from fedcredit.runtime.rounds_tables import BankTables, keep_tables, kept_tables
+from fedcredit.runtime.rounds.tables import BankTables, keep_tables, kept_tables
 from fedcredit.types import PartyId
 
 

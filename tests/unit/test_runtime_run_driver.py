@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import pytest
 
 from fedcredit.errors import IntegrityError, PeerError, SpecError, TransportError
-from fedcredit.runtime.registry import Registry, RunState
-from fedcredit.runtime.run_driver import drive
-from fedcredit.runtime.run_driver_parts import DriverLimits, DriverParts, Ended, Verdict, VerdictKind
+from fedcredit.runtime.runs.driver import drive
+from fedcredit.runtime.runs.driver_parts import DriverLimits, DriverParts, Ended, Verdict, VerdictKind
+from fedcredit.runtime.runs.registry import Registry, RunState
 from fedcredit.types import COORDINATOR, PartyId, RunId
 
 BANK, TAX, TELCO = PartyId("bank"), PartyId("tax_office"), PartyId("telco")

@@ -10,9 +10,9 @@ import pytest
 
 from fedcredit.errors import DataError, FedCreditError, TransportError
 from fedcredit.protocol.channel import Channel
+from fedcredit.runtime.hybrid.side_by_side import Played, Presence, run_side_by_side
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.metering import Meter
-from fedcredit.runtime.side_by_side import Played, Presence, run_side_by_side
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.message import Message
 from fedcredit.wire.schema import Declared, ProtocolSchema

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import DataError
-from fedcredit.runtime.wire_capture import read_capture
-from fedcredit.runtime.wire_check import main
+from fedcredit.runtime.wire_proof.capture import read_capture
+from fedcredit.runtime.wire_proof.check import main
 
 CLIENT, SERVER = ("10.0.0.1", 40000), ("10.0.0.2", 9443)
 SYN, SYN_ACK, DATA = 0x02, 0x12, 0x18

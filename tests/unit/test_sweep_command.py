@@ -24,8 +24,8 @@ with warnings.catch_warnings():
     from fedcredit.cli import main, sweep_table
     from fedcredit.cli import sweep as module
 
-from fedcredit.runtime.sweep import News, run_sweep
-from fedcredit.runtime.sweep_plan import Point
+from fedcredit.runtime.sweep.plan import Point
+from fedcredit.runtime.sweep.runs import News, run_sweep
 from fedcredit.spec.write import spec_toml
 
 Make = Callable[..., Path]

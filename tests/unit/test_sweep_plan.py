@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.sweep_plan import identity_of, plan_sweep, shown, split_values, typed
+from fedcredit.runtime.sweep.plan import identity_of, plan_sweep, shown, split_values, typed
 from fedcredit.spec.load import load_spec
 from fedcredit.spec.write import spec_toml
 

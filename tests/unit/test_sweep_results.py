@@ -14,11 +14,11 @@ import pytest
 
 from fedcredit.errors import SpecError
 from fedcredit.kernels.paired_auc import auc_difference
-from fedcredit.runtime.sweep import RUNS, Ended
-from fedcredit.runtime.sweep_compare import against_best, best_of
-from fedcredit.runtime.sweep_plan import SweepPlan, plan_sweep
-from fedcredit.runtime.sweep_results import combinations, figures, known_figures, metric, results, unknown_figure
-from fedcredit.runtime.sweep_study import Study, write_study
+from fedcredit.runtime.sweep.compare import against_best, best_of
+from fedcredit.runtime.sweep.plan import SweepPlan, plan_sweep
+from fedcredit.runtime.sweep.results import combinations, figures, known_figures, metric, results, unknown_figure
+from fedcredit.runtime.sweep.runs import RUNS, Ended
+from fedcredit.runtime.sweep.study import Study, write_study
 
 Make = Callable[..., Path]
 

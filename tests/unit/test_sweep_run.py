@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.sweep import LOGS, RUNS, Ended, News, default_jobs, run_sweep, simulate_command
-from fedcredit.runtime.sweep_plan import Point, SweepPlan, plan_sweep
+from fedcredit.runtime.sweep.plan import Point, SweepPlan, plan_sweep
+from fedcredit.runtime.sweep.runs import LOGS, RUNS, Ended, News, default_jobs, run_sweep, simulate_command
 from fedcredit.runtime.unfinished import FolderLock
 from fedcredit.spec.write import spec_toml
 

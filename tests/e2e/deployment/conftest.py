@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import tomli_w
 
-from fedcredit.runtime.home import open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import load_consortium
+from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import load_consortium
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.model import PartySection
 

@@ -11,9 +11,9 @@ import asyncio
 import sys
 from pathlib import Path
 
-from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-from fedcredit.runtime.exchange_tls import KnownKey, pin_tls13
-from fedcredit.runtime.home import open_home
+from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
+from fedcredit.runtime.exchange.tls import KnownKey, pin_tls13
+from fedcredit.runtime.house.home import open_home
 from fedcredit.types import PartyId, RunId
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedcredit.governance.audit import verify
-from fedcredit.runtime.proposal import Finished
+from fedcredit.runtime.runs.proposal import Finished
 from fedcredit.runtime.simulate import simulate
 from fedcredit.types import COORDINATOR, PartyId, RunId
 

@@ -23,10 +23,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedcredit.runtime import session
-from fedcredit.runtime.exchange_types import LinkSettings
+from fedcredit.runtime.exchange.types import LinkSettings
 from fedcredit.runtime.party_end import PartyEnd
 from fedcredit.runtime.run_directory import RunFiles
+from fedcredit.runtime.session import session
 
 VARIABLE = "FAULTS"
 _PATIENCE = 280.0

@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedcredit.runtime import node_session
-from fedcredit.runtime.consent import approve
-from fedcredit.runtime.home import Home
-from fedcredit.runtime.proposal import (
+from fedcredit.runtime.house.consent import approve
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.runs.proposal import (
     Decision,
     Finished,
     SessionOrder,
@@ -29,7 +28,8 @@ from fedcredit.runtime.proposal import (
     make_proposal,
     signed_approval,
 )
-from fedcredit.runtime.session_files import EPHEMERAL, kept_secret, public_of, unfinished_files
+from fedcredit.runtime.session import node as node_session
+from fedcredit.runtime.session.files import EPHEMERAL, kept_secret, public_of, unfinished_files
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import COORDINATOR, PartyId, RunId

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 import tomli_w
 
-from fedcredit.runtime.proposal import Decision, SessionOrder, check_finished, make_proposal
+from fedcredit.runtime.runs.proposal import Decision, SessionOrder, check_finished, make_proposal
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import COORDINATOR
 from fedcredit.wire.message import decode_struct

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedcredit.runtime.proposal import Finished
-from fedcredit.runtime.roster import split_address
+from fedcredit.runtime.house.roster import split_address
+from fedcredit.runtime.runs.proposal import Finished
 from fedcredit.types import COORDINATOR, PartyId
 
 if TYPE_CHECKING:

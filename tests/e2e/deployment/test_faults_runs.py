@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fedcredit.errors import TransportError
-from fedcredit.runtime import node_session
-from fedcredit.runtime.coordinator_parts import driver_parts
-from fedcredit.runtime.proposal import check_proposal, read_order
-from fedcredit.runtime.registry import Registry
-from fedcredit.runtime.run_driver import drive
-from fedcredit.runtime.run_driver_parts import DriverLimits
+from fedcredit.runtime.runs.coordinator_parts import driver_parts
+from fedcredit.runtime.runs.driver import drive
+from fedcredit.runtime.runs.driver_parts import DriverLimits
+from fedcredit.runtime.runs.proposal import check_proposal, read_order
+from fedcredit.runtime.runs.registry import Registry
+from fedcredit.runtime.session import node as node_session
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import load_spec

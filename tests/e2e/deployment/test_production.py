@@ -15,8 +15,8 @@ import tomli_w
 
 from fedcredit.data.district import DistrictSettings, build_district
 from fedcredit.governance.audit import verify
-from fedcredit.runtime.needles import Needles, file_pieces
 from fedcredit.runtime.simulate import simulate
+from fedcredit.runtime.wire_proof.needles import Needles, file_pieces
 from fedcredit.spec.load import parse_spec
 from fedcredit.types import COORDINATOR, RunId
 

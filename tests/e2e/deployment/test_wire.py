@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fedcredit.runtime.needles import Needles, file_pieces, memory_pieces
 from fedcredit.runtime.simulate import simulate
-from fedcredit.runtime.wire_capture import Capture, read_capture
+from fedcredit.runtime.wire_proof.capture import Capture, read_capture
+from fedcredit.runtime.wire_proof.needles import Needles, file_pieces, memory_pieces
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.types import COORDINATOR, PartyId, RunId
 

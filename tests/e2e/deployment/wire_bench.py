@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import tomli_w
 
-from fedcredit.runtime.needles import LEAST_BYTES, forms
+from fedcredit.runtime.wire_proof.needles import LEAST_BYTES, forms
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.types import PartyId
 

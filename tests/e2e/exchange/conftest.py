@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.runtime.exchange_client import Delivery, ExchangeLink, LinkSettings, Parcel
-from fedcredit.runtime.exchange_desk import Desk
-from fedcredit.runtime.exchange_dial import Dialer
-from fedcredit.runtime.exchange_frames import Alive, Join, Welcome, encode_frame, read_from_exchange
-from fedcredit.runtime.exchange_limits import LinkLimits, ServerLimits
-from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-from fedcredit.runtime.exchange_tls import KnownKey, client_credentials, client_options, key_digest
+from fedcredit.runtime.exchange.client import Delivery, ExchangeLink, LinkSettings, Parcel
+from fedcredit.runtime.exchange.desk import Desk
+from fedcredit.runtime.exchange.dial import Dialer
+from fedcredit.runtime.exchange.frames import Alive, Join, Welcome, encode_frame, read_from_exchange
+from fedcredit.runtime.exchange.limits import LinkLimits, ServerLimits
+from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
+from fedcredit.runtime.exchange.tls import KnownKey, client_credentials, client_options, key_digest
 from fedcredit.types import PartyId, RunId
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedcredit.runtime.exchange_environment import pin_tls13
+from fedcredit.runtime.exchange.environment import pin_tls13
 from fedcredit.types import PartyId, RunId
 
 
@@ -20,9 +20,9 @@ class Pem:
 
 
 def prepare(folder: Path, port: int) -> tuple[Any, list[PartyId]]:
-    from fedcredit.runtime.exchange_limits import ServerLimits
-    from fedcredit.runtime.exchange_server import ExchangeServer, ServerSettings
-    from fedcredit.runtime.exchange_tls import KnownKey, key_digest
+    from fedcredit.runtime.exchange.limits import ServerLimits
+    from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
+    from fedcredit.runtime.exchange.tls import KnownKey, key_digest
 
     names = [PartyId(path.stem) for path in sorted(folder.glob("*.party"))]
     known = {key_digest((folder / f"{name}.party").read_bytes()): KnownKey(name, "node") for name in names}

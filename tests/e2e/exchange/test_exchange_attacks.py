@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from fedcredit.errors import PeerError, TransportError
-from fedcredit.runtime.exchange_client import Parcel
-from fedcredit.runtime.exchange_frames import (
+from fedcredit.runtime.exchange.client import Parcel
+from fedcredit.runtime.exchange.frames import (
     Alive,
     Beat,
     Chunk,
@@ -33,9 +33,9 @@ from fedcredit.runtime.exchange_frames import (
     encode_frame,
     read_from_exchange,
 )
-from fedcredit.runtime.exchange_limits import FRAME_BYTES, TRANSPORT_BYTES, LinkLimits, ServerLimits
-from fedcredit.runtime.exchange_room import Room
-from fedcredit.runtime.exchange_tls import KnownKey, key_digest
+from fedcredit.runtime.exchange.limits import FRAME_BYTES, TRANSPORT_BYTES, LinkLimits, ServerLimits
+from fedcredit.runtime.exchange.room import Room
+from fedcredit.runtime.exchange.tls import KnownKey, key_digest
 from fedcredit.types import PartyId, RunId
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fedcredit.errors import TransportError
-from fedcredit.runtime.exchange_client import Delivery, ExchangeLink, Parcel
-from fedcredit.runtime.exchange_limits import LinkLimits, ServerLimits
+from fedcredit.runtime.exchange.client import Delivery, ExchangeLink, Parcel
+from fedcredit.runtime.exchange.limits import LinkLimits, ServerLimits
 from fedcredit.types import PartyId
 
 if TYPE_CHECKING:

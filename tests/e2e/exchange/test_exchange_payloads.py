@@ -12,8 +12,8 @@ import pytest
 
 from fedcredit.crypto.sealed_body import LEAST_CHUNK, PLAIN_CHUNK
 from fedcredit.errors import SpecError, TransportError
-from fedcredit.runtime.exchange_client import ExchangeLink, Parcel, PeerRestarted
-from fedcredit.runtime.exchange_limits import LinkLimits
+from fedcredit.runtime.exchange.client import ExchangeLink, Parcel, PeerRestarted
+from fedcredit.runtime.exchange.limits import LinkLimits
 from fedcredit.types import PartyId
 
 if TYPE_CHECKING:

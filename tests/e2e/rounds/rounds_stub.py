@@ -19,8 +19,8 @@ from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import simulation_policy
 from fedcredit.runtime.checkpoints import FileCheckpoints
-from fedcredit.runtime.rounds import RoundHouse
-from fedcredit.runtime.rounds_driver import RoundDriver, RoundLimits, Visit
+from fedcredit.runtime.rounds.bank import RoundHouse
+from fedcredit.runtime.rounds.driver import RoundDriver, RoundLimits, Visit
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.message import Count, Message

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import tomli_w
 
 from fedcredit.errors import FedCreditError
+from fedcredit.runtime.daemon.proxy import ProxySettings, proxy_child
+from fedcredit.runtime.daemon.supervisor import Supervisor
 from fedcredit.runtime.flower_processes import (
     CoordinatorFlower,
     NodeFlower,
@@ -27,12 +29,10 @@ from fedcredit.runtime.flower_processes import (
     node_children,
     register_nodes,
 )
-from fedcredit.runtime.home import Home, open_home
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import ConsortiumSpec
-from fedcredit.runtime.proxy import ProxySettings, proxy_child
-from fedcredit.runtime.registry import ENDED, Registry
-from fedcredit.runtime.supervisor import Supervisor
+from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.registry import ENDED, Registry
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.travel import travelling_json

@@ -12,8 +12,8 @@ import pytest
 
 from fedcredit.errors import FedCreditError
 from fedcredit.governance.audit import verify_directory
-from fedcredit.runtime.averaging import simulate_averaging
-from fedcredit.runtime.proxy import find_nginx
+from fedcredit.runtime.averaging.simulation import simulate_averaging
+from fedcredit.runtime.daemon.proxy import find_nginx
 from fedcredit.spec.load import load_spec
 from fedcredit.types import COORDINATOR, PartyId
 

@@ -13,7 +13,7 @@ import pytest
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.flower_office import FlowerJob, FlowerOffice
-from fedcredit.runtime.rounds_driver import RoundLimits
+from fedcredit.runtime.rounds.driver import RoundLimits
 
 if TYPE_CHECKING:
     from tests.e2e.rounds import rounds_stub as stub

@@ -19,12 +19,13 @@ import pytest
 import tomli_w
 
 from fedcredit.errors import PeerError
-from fedcredit.runtime import coordinator_session, node_session, session
-from fedcredit.runtime.consent import approve
-from fedcredit.runtime.exchange_types import Delivery, LinkSettings, Parcel, PeerRestarted, Presence
-from fedcredit.runtime.home import Home, open_home
+from fedcredit.runtime.exchange.types import Delivery, LinkSettings, Parcel, PeerRestarted, Presence
+from fedcredit.runtime.house.consent import approve
+from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.models import MODEL_RUNS
-from fedcredit.runtime.proposal import (
+from fedcredit.runtime.provision.consortium import provision_local
+from fedcredit.runtime.provision.spec import load_consortium
+from fedcredit.runtime.runs.proposal import (
     Decision,
     Finished,
     SessionOrder,
@@ -32,9 +33,10 @@ from fedcredit.runtime.proposal import (
     check_proposal,
     make_proposal,
 )
-from fedcredit.runtime.provision import provision_local
-from fedcredit.runtime.provision_spec import load_consortium
-from fedcredit.runtime.session_files import own_approval
+from fedcredit.runtime.session import coordinator as coordinator_session
+from fedcredit.runtime.session import node as node_session
+from fedcredit.runtime.session import session
+from fedcredit.runtime.session.files import own_approval
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import COORDINATOR, PartyId, RunId

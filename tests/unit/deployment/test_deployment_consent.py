@@ -11,9 +11,9 @@ import pytest
 
 from fedcredit.errors import SpecError
 from fedcredit.governance.policy import load_policy
-from fedcredit.runtime import consent
-from fedcredit.runtime.consent import approve, deny, find_proposal, known_runs, run_policy
-from fedcredit.runtime.settings_files import DataSource
+from fedcredit.runtime.house import consent
+from fedcredit.runtime.house.consent import approve, deny, find_proposal, known_runs, run_policy
+from fedcredit.runtime.house.settings import DataSource
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec
 from fedcredit.spec.travel import travelling_json, without

@@ -15,10 +15,12 @@ import pytest
 
 from fedcredit.errors import IntegrityError, SpecError
 from fedcredit.governance.audit import read_entries, verify
-from fedcredit.runtime import node_session, proposal, session_files
 from fedcredit.runtime.checkpoints import FileCheckpoints
-from fedcredit.runtime.consent import deny
-from fedcredit.runtime.session_files import EPHEMERAL, kept_secret, unfinished_files
+from fedcredit.runtime.house.consent import deny
+from fedcredit.runtime.runs import proposal
+from fedcredit.runtime.session import files as session_files
+from fedcredit.runtime.session import node as node_session
+from fedcredit.runtime.session.files import EPHEMERAL, kept_secret, unfinished_files
 from fedcredit.runtime.simulate import simulate
 from fedcredit.runtime.unfinished import FolderLock
 from fedcredit.types import COORDINATOR, PartyId, RunId

@@ -12,9 +12,9 @@ import pytest
 
 from fedcredit.crypto.prg import SystemEntropy
 from fedcredit.errors import IntegrityError, PeerError
-from fedcredit.runtime import proposal as said
-from fedcredit.runtime.proposal import SessionOrder, check_proposal, signed_approval
-from fedcredit.runtime.session_files import public_of
+from fedcredit.runtime.runs import proposal as said
+from fedcredit.runtime.runs.proposal import SessionOrder, check_proposal, signed_approval
+from fedcredit.runtime.session.files import public_of
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import decode_struct, encode_struct
 

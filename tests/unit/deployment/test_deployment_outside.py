@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from coordinator import worker as coordinator_worker
-from fedcredit.runtime import session
-from fedcredit.runtime.worker_process import _LINE
+from fedcredit.runtime.daemon.worker_process import _LINE
+from fedcredit.runtime.session import session
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import encode_struct
 from nodes import worker as node_worker

@@ -15,8 +15,8 @@ import polars as pl
 import pytest
 
 from fedcredit.runtime.party_end import PartyEnd
-from fedcredit.runtime.proposal import SessionOrder, check_approval, check_proposal, signed_approval
-from fedcredit.runtime.session_files import EPHEMERAL, kept_secret, public_of, unfinished_files
+from fedcredit.runtime.runs.proposal import SessionOrder, check_approval, check_proposal, signed_approval
+from fedcredit.runtime.session.files import EPHEMERAL, kept_secret, public_of, unfinished_files
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.load import parse_spec
 from fedcredit.types import COORDINATOR, PartyId, RunId

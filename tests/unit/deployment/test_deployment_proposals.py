@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 from fedcredit.errors import PeerError
-from fedcredit.runtime import proposal as said
-from fedcredit.runtime.coordinator_session import run_session as coordinate
-from fedcredit.runtime.node_session import run_session
-from fedcredit.runtime.proposal import Proposal, check_finished, check_proposal, signed_finished
+from fedcredit.runtime.runs import proposal as said
+from fedcredit.runtime.runs.proposal import Proposal, check_finished, check_proposal, signed_finished
+from fedcredit.runtime.session.coordinator import run_session as coordinate
+from fedcredit.runtime.session.node import run_session
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId

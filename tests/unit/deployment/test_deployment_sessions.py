@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from fedcredit.governance.audit import verify
-from fedcredit.runtime import node_session, session_files
-from fedcredit.runtime.consent import approve
+from fedcredit.runtime.house.consent import approve
+from fedcredit.runtime.session import files as session_files
+from fedcredit.runtime.session import node as node_session
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.travel import travelling_json, without
 from fedcredit.types import COORDINATOR, PartyId, RunId

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from fedcredit.errors import DataError, DisclosureRefused, PeerError, PolicyDenied, TransportError
 from fedcredit.governance.gate import Released
-from fedcredit.runtime.exchange_channel import ExchangeWires, LinkPatience, joined_envelope, split_envelope
-from fedcredit.runtime.exchange_types import Delivery, Parcel, PeerRestarted, Presence
+from fedcredit.runtime.exchange.channel import ExchangeWires, LinkPatience, joined_envelope, split_envelope
+from fedcredit.runtime.exchange.types import Delivery, Parcel, PeerRestarted, Presence
 from fedcredit.runtime.party_end import PartyEnd, notice_of
 from fedcredit.runtime.refusals import inside_text, public_error
 from fedcredit.runtime.waiting import Post
@@ -258,7 +258,7 @@ def test_a_peer_that_sends_what_nobody_asks_for_is_named(monkeypatch: pytest.Mon
     post = pumped([Delivery(BANK, head, body)] * 1025).post
     assert (post.broken.code, post.broken.culprit) == ("wire.flood", BANK)
     assert pumped([Delivery(BANK, head, body)] * 1024).post.broken is None
-    monkeypatch.setattr("fedcredit.runtime.exchange_channel._MOST_UNREAD_BYTES", 3000)
+    monkeypatch.setattr("fedcredit.runtime.exchange.channel._MOST_UNREAD_BYTES", 3000)
     big = envelope(bytes(2000))
     assert pumped([Delivery(BANK, *big), Delivery(TAX, *big)]).post.broken is None
     assert pumped([Delivery(BANK, *big), Delivery(BANK, *big)]).post.broken.code == "wire.flood"

@@ -14,10 +14,10 @@ from fedcredit.report.sweep_charts import Grid, along, number
 from fedcredit.report.sweep_maps import over, price
 from fedcredit.report.sweep_page import build_sweep_page
 from fedcredit.report.words import size
-from fedcredit.runtime.sweep import RUNS, Ended
-from fedcredit.runtime.sweep_plan import Point, SweepPlan, plan_sweep
-from fedcredit.runtime.sweep_results import metric
-from fedcredit.runtime.sweep_study import Study
+from fedcredit.runtime.sweep.plan import Point, SweepPlan, plan_sweep
+from fedcredit.runtime.sweep.results import metric
+from fedcredit.runtime.sweep.runs import RUNS, Ended
+from fedcredit.runtime.sweep.study import Study
 from fedcredit.spec.write import spec_toml
 
 Make = Callable[..., Path]

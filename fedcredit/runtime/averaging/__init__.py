@@ -1,0 +1,1 @@
+"""Averaging of network models: its simulation, and what it is compared with."""

@@ -1,0 +1,1 @@
+"""Boosted trees: running them, their files, and what they are compared with."""

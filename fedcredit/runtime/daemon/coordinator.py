@@ -1,0 +1,200 @@
+"""The coordinator's daemon: exchange and operators' interface on one port, Flower's processes, runs kept in step.
+
+Its only memory is the run registry: killed and started again, it lets the runs that were under way in again at once, so
+that sessions between the nodes go on, and launches the processes that drive them anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import fedcredit
+from fedcredit.errors import FedCreditError
+from fedcredit.runtime.daemon.common import certificate_seconds, rfc3339, waits_for
+from fedcredit.runtime.daemon.health import HealthServer, Probes, coordinator_metrics
+from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.process import STATUS_FILE
+from fedcredit.runtime.daemon.runs import Carrier, RunKeeper, Switchboard
+from fedcredit.runtime.daemon.status import CoordinatorStatus, ExchangeCounts, PeerView, ProcessView, write_status
+from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.runs.operator_api import OperatorApi
+from fedcredit.runtime.runs.registry import Registry
+
+__all__ = ["CoordinatorDaemon", "CoordinatorParts", "Exchange", "Flower"]
+
+_STATUS = 1.0  # seconds between two status files
+_FIRST_PAUSE, _MOST_PAUSE = 1.0, 10.0  # seconds between two tries to give Flower its list of nodes
+
+
+class Exchange(Switchboard, Protocol):
+    """The exchange of this process."""
+
+    async def start(self) -> None:
+        """Listens; a `FedCreditError` where it cannot."""
+
+    async def stop(self) -> None:
+        """Ends it."""
+
+    def figures(self) -> tuple[list[PeerView], ExchangeCounts]:
+        """Its streams and counts."""
+        ...
+
+
+class Flower(Carrier, Protocol):
+    """Flower's processes of the coordinator."""
+
+    async def start(self) -> None:
+        """Starts the processes, which are kept up from then on."""
+
+    async def stop(self) -> None:
+        """Ends them all."""
+
+    async def enrol(self) -> None:
+        """Gives Flower the list of nodes; a `FedCreditError` while it cannot take it."""
+
+    def processes(self) -> Sequence[ProcessView]:
+        """How they are."""
+        ...
+
+
+@dataclass(frozen=True)
+class CoordinatorParts:
+    """What the daemon is made of.
+
+    Args:
+        home: The coordinator's.
+        registry: The book of runs.
+        api: Answers operators; part of the exchange's server.
+        exchange: The exchange.
+        flower: Flower.
+        log: Its log.
+        most: Runs carried at once.
+    """
+
+    home: Home
+    registry: Registry
+    api: OperatorApi
+    exchange: Exchange
+    flower: Flower
+    log: Log
+    most: int = 8
+
+
+class CoordinatorDaemon:
+    """See the module.
+
+    Args:
+        parts: What it is made of.
+    """
+
+    def __init__(self, parts: CoordinatorParts) -> None:
+        self._parts = parts
+        self._keeper = RunKeeper(parts.registry, parts.exchange, parts.flower, parts.log, parts.most)
+        self._started = rfc3339(datetime.now(UTC))
+        self._opened = self._enrolled = False
+        self._written = 0.0
+        self._counts: dict[str, int] = {}
+        self._stack = AsyncExitStack()
+        self._alive: Callable[[], str] = str  # "" until the loop is watched
+        self._status = self.status()
+
+    def watched(self, alive: Callable[[], str]) -> None:
+        """Takes what tells whether its loop turns."""
+        self._alive = alive
+
+    def alive(self) -> str:
+        """Says nothing while its loop turns."""
+        return self._alive()
+
+    async def open(self) -> None:
+        """Starts everything.
+
+        Raises:
+            FedCreditError: an address cannot be listened on, or a program is missing.
+        """
+        parts = self._parts
+        probes = Probes(self.alive, self.missing, lambda: coordinator_metrics(self._status))
+        health = HealthServer(parts.home.coordinator.metrics.listen, probes)
+        health.start()
+        self._stack.push_async_callback(asyncio.to_thread, health.stop)
+        await parts.exchange.start()
+        self._stack.push_async_callback(parts.exchange.stop)
+        await self._keeper.recover()
+        self._stack.push_async_callback(self._keeper.close)
+        await parts.flower.start()
+        self._stack.push_async_callback(parts.flower.stop)
+        enrolling = asyncio.create_task(self._enrol())
+        self._stack.callback(enrolling.cancel)
+        self._opened = True
+        self._tell()
+
+    async def turn(self) -> None:
+        """One turn."""
+        if self._enrolled:
+            await self._keeper.step()
+        self._counts = await asyncio.to_thread(self._parts.registry.counts)
+        if time.monotonic() - self._written >= _STATUS:
+            self._tell()
+
+    async def close(self) -> None:
+        """Ends everything, what was started last first; runs go on when it starts again."""
+        await self._stack.aclose()
+
+    def missing(self) -> str:
+        """What it lacks to be ready."""
+        if not self._opened:
+            return "starting"
+        down = waits_for(self._parts.flower.processes())
+        if down:
+            return down
+        return "" if self._enrolled else "Flower has not taken the list of nodes yet"
+
+    def status(self) -> CoordinatorStatus:
+        """Its state now."""
+        home, parts = self._parts.home, self._parts
+        parties, exchange = parts.exchange.figures()
+        return CoordinatorStatus(
+            party=home.party,
+            consortium=home.roster.consortium,
+            roster_version=home.roster.version,
+            roster_digest=home.roster.digest,
+            version=fedcredit.__version__,
+            pid=os.getpid(),
+            started=self._started,
+            written=rfc3339(datetime.now(UTC)),
+            missing=self.missing(),
+            certificate_seconds=certificate_seconds(home),
+            address=home.coordinator.exchange.listen,
+            nodes=[name for name, one in home.roster.members.items() if one.kind is MemberKind.NODE],
+            processes=list(parts.flower.processes()),
+            parties=parties,
+            exchange=exchange,
+            operators_refused=parts.api.refused,
+            runs=self._counts,
+        )
+
+    def _tell(self) -> None:
+        self._written = time.monotonic()
+        self._status = self.status()
+        write_status(self._parts.home.state / STATUS_FILE, self._status)
+
+    async def _enrol(self) -> None:
+        """Flower's list of nodes is that of the roster before the first run is launched."""
+        pause = _FIRST_PAUSE
+        while not self._enrolled:
+            try:
+                await self._parts.flower.enrol()
+                self._enrolled = True
+                self._parts.log.info("flower.enrolled")
+            except FedCreditError as error:
+                self._parts.log.info("flower.not-ready", code=error.code)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _MOST_PAUSE)

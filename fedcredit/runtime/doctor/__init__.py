@@ -1,0 +1,1 @@
+"""What can be wrong with a home before a run finds out: machine, network, records, policy."""

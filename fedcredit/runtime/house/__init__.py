@@ -1,0 +1,1 @@
+"""A member's home: settings, roster, records, and what its people consent to."""

@@ -1,0 +1,1 @@
+"""Several banks and feature holders in one simulated run."""

@@ -1,0 +1,1 @@
+"""From a consortium's file to keys, certificates, roster and one bundle a member."""

@@ -1,0 +1,1 @@
+"""Runs that go round by round, over visits to each bank."""

@@ -1,0 +1,1 @@
+"""The scorecard: running it, its files, and what it is compared with."""

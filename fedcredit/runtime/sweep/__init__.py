@@ -1,0 +1,1 @@
+"""Many simulated runs over a grid of settings."""
