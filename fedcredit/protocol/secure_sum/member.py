@@ -50,6 +50,7 @@ from fedcredit.protocol.secure_sum.rules import (
     about,
     check_floor,
     check_names,
+    history_digest,
     join_text,
     list_digest,
     mask_roster,
@@ -200,7 +201,7 @@ class SumMember:
         shape = self.rules.shape(len(values), bound, len(state.roster))
         peers = [peer for peer in state.peers if peer.party in state.roster]
         fresh = [Fresh(party=p.party, pair_key=p.pair_key, seed_digest=p.seed_digest, box=b"") for p in peers]
-        roster = roster_digest(self.rules, state.number, state.base, fresh)
+        roster = roster_digest(self.rules, state.number, state.base, fresh, state.history)
         context = about(roster, what, shape.length, shape.bound)
         content = self._house.secret.derive("secure_sum/vector", context, content_digest(values))
         self._house.escrow.bind("secure_sum.vector", f"{self.rules.name}/{state.number}", content.hex())
@@ -278,6 +279,7 @@ class SumMember:
         shape = self.rules.shape(state.length, state.bound, len(state.roster))
         summed = self._opened(opening, shape) if self.rules.encrypted else read_words(opening.total, shape)
         total = read_total(summed, len(state.survivors), shape)
+        listed = list_digest(state.context, state.survivors)
         self._move(
             phase="ready",
             number=state.number + 1,
@@ -290,6 +292,7 @@ class SumMember:
             context=b"",
             survivors=[],
             sent=b"",
+            history=history_digest(state.group, state.history, listed, total.astype("<i8").tobytes()),
         )
         return SumTotal(total, tuple(PartyId(name) for name in state.survivors))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ __all__ = [
     "about",
     "check_floor",
     "check_names",
+    "history_digest",
     "join_text",
     "list_digest",
     "mask_roster",
@@ -204,12 +206,41 @@ def check_names(names: Sequence[str], among: Sequence[str], what: str) -> None:
         raise PeerError("secure_sum.stranger", f"{what}: {strangers[0]} is not among the banks it may name")
 
 
-def roster_digest(rules: SumRules, number: int, base: Sequence[str], fresh: Sequence[Fresh]) -> bytes:
-    """Names the roster of a sum: who holds shares, who takes part, and their fresh keys."""
+def roster_digest(
+    rules: SumRules, number: int, base: Sequence[str], fresh: Sequence[Fresh], history: bytes = b""
+) -> bytes:
+    """Names the roster of a sum: who holds shares, who takes part, their fresh keys, and what they have opened before.
+
+    Args:
+        rules: Of the sums.
+        number: Of the sum.
+        base: Holders of shares.
+        fresh: Who takes part, with their keys.
+        history: `history_digest` of the sums before; members that were told other totals are of another roster.
+    """
     holders = [name.encode() for name in base]
     keys = [part for one in fresh for part in (one.party.encode(), one.pair_key, one.seed_digest)]
-    parts = (joined(*holders), joined(*keys))
+    parts = (joined(*holders), joined(*keys), history)
     return hashlib.sha256(joined(_LABEL, b"roster", rules.digest, number.to_bytes(8, "big"), *parts)).digest()
+
+
+def history_digest(group: bytes, before: bytes, listed: bytes, total: bytes) -> bytes:
+    """Names all totals that a member has opened: what it brings next follows from them.
+
+    A relay that told members different totals could have all but one bring what it knows, and read that one's vector
+    off the next total. As it is, they do not open each other's boxes.
+
+    Source: D. Pasquini, D. Francati, G. Ateniese, Eluding secure aggregation in federated learning via model
+    inconsistency, CCS 2022.
+
+    Args:
+        group: The group's key: the relay sees digests that follow from this one, and is not to try totals on them.
+        before: Of the sums before; empty before the first.
+        listed: `list_digest` of whose vectors are in the total.
+        total: int64, little-endian.
+    """
+    text = joined(_LABEL, b"history", before, listed, hashlib.sha256(total).digest())
+    return hmac.digest(group, text, "sha256")
 
 
 def about(roster: bytes, what: str, length: int, bound: int) -> bytes:

@@ -48,6 +48,7 @@ class MemberState(Part, frozen=True, kw_only=True):
         bound: Of its values.
         survivors: Whose vectors are in the total, once that is known.
         group: Key of the group, under profile masked+he.
+        history: Digest of the totals it has opened; empty before the first.
         sent: Last message that went out, encoded.
     """
 
@@ -66,4 +67,5 @@ class MemberState(Part, frozen=True, kw_only=True):
     bound: int = 0
     survivors: list[str] = msgspec.field(default_factory=list)
     group: bytes = b""
+    history: bytes = b""
     sent: bytes = b""
