@@ -73,8 +73,7 @@ def free_ports(count: int) -> list[int]:
 def consortium_file(out: Path, *, with_taiwan: bool) -> tuple[Path, list[str]]:
     """The shipped trial, on ports that are free here; and its nodes."""
     content: dict[str, Any] = tomllib.loads((ROOT / "configs/consortium/credit_data.toml").read_text("utf-8"))
-    exchange, fleet = free_ports(2)
-    content["coordinator"] |= {"exchange": f"127.0.0.1:{exchange}", "fleet": f"127.0.0.1:{fleet}"}
+    content["coordinator"]["address"] = f"127.0.0.1:{free_ports(1)[0]}"
     content["local"] = {"first_port": free_block(24)}
     for member in content["member"]:
         if with_taiwan and member["name"] in TAIWAN:

@@ -20,6 +20,7 @@ from fedcredit.runtime.doctor.machine import (
     check_local_clock,
     check_packages,
     check_ports,
+    check_proxy,
     check_python,
     check_sqlite,
 )
@@ -103,6 +104,8 @@ def _of_home(home: Home, *, offline: bool) -> Sequence[tuple[str, Callable[[], F
         checks.append(("lines", lambda: Finding("lines", Status.UNCHECKED, "left out by --offline")))
     else:
         checks.append(("lines", lambda: check_line(home)))
+    if home.kind is MemberKind.COORDINATOR:
+        checks.append(("proxy", lambda: check_proxy(home)))
     if home.kind is MemberKind.NODE:
         checks += [("data", lambda: check_data(home)), ("policy", lambda: check_policy(home))]
     return checks

@@ -49,11 +49,11 @@ class Town:
 
     def __init__(self, folder: Path, config: Path) -> None:
         self.config = config
-        exchange, fleet, *own = free_ports(12)
+        address, *own = free_ports(12)
         raw: dict[str, Any] = {
             "name": "north",
             "trial": True,
-            "coordinator": {"exchange": f"127.0.0.1:{exchange}", "fleet": f"127.0.0.1:{fleet}"},
+            "coordinator": {"address": f"127.0.0.1:{address}"},
             "member": [
                 *({"name": one, "data": {"loans": {"source": str(config.parent / f"{one}.csv")}}} for one in NODES),
                 {"name": "ops", "kind": "operator"},
@@ -73,7 +73,7 @@ class Town:
         lines, section = text.splitlines(), ""
         for place, line in enumerate(lines):
             section = line.strip() if line.startswith("[") else section
-            if section == "[metrics]" and line.startswith("listen"):
+            if section in {"[metrics]", "[exchange]"} and line.startswith("listen"):
                 lines[place] = f'listen = "127.0.0.1:{own.pop()}"'
             if section == "[flower]" and line.startswith("port"):
                 lines[place] = f"port = {own.pop()}"

@@ -139,7 +139,7 @@ def test_a_node_reaches_the_coordinator_its_database_and_names_and_nothing_else(
     assert policy["podSelector"]["matchLabels"].items() <= pod_labels("node").items()
     assert [sorted(port["port"] for port in rule["ports"]) for rule in policy["egress"]] == [
         [53, 53],
-        [9443, 9444],
+        [9443],
         [5432],
     ]
     assert [rule["to"] for rule in policy["egress"][1:]] == [
@@ -160,10 +160,10 @@ def test_the_coordinator_calls_nobody() -> None:
     policy = one("coordinator", "NetworkPolicy")["spec"]
     assert policy["egress"] == []
     assert "Egress" in policy["policyTypes"]
-    assert [sorted(port["port"] for port in rule["ports"]) for rule in policy["ingress"]] == [[9443, 9444]]
+    assert [sorted(port["port"] for port in rule["ports"]) for rule in policy["ingress"]] == [[9443]]
     assert policy["ingress"][0]["from"] == [{"ipBlock": {"cidr": "198.51.100.0/24"}}]
     ports = {port["name"]: port["containerPort"] for port in containers("coordinator")[1]["ports"]}
-    assert ports == {"exchange": 9443, "fleet": 9444}
+    assert ports == {"exchange": 9443}
 
 
 @each_kind

@@ -131,7 +131,7 @@ def test_nodes_start_when_the_coordinator_is_ready() -> None:
 def test_only_the_coordinator_is_reached_from_outside() -> None:
     node, coordinator = PARTY["services"]["node"], PARTY["services"]["coordinator"]
     assert "ports" not in node
-    assert [one.rsplit(":", 1)[1] for one in coordinator["ports"]] == ["9443", "9444"]
+    assert [one.rsplit(":", 1)[1] for one in coordinator["ports"]] == ["9443"]
     assert node["networks"] != coordinator["networks"]
     assert (node["profiles"], coordinator["profiles"]) == (["node"], ["coordinator"])
 
@@ -142,9 +142,9 @@ def test_the_consortium_of_the_compose_file_and_its_settings_agree() -> None:
     kinds = {str(name): kind for name, kind in spec.kinds.items()}
     assert set(kinds) == set(WHOLE["services"])
     assert [name for name, kind in kinds.items() if kind is MemberKind.NODE] == list(HOLDERS)
-    assert (spec.coordinator.exchange, spec.coordinator.fleet) == ("coordinator:9443", "coordinator:9444")
+    assert (spec.coordinator.exchange, spec.coordinator.fleet) == ("coordinator:9443", "coordinator:9443")
     coordinator = read_settings(CoordinatorSettings, CONSORTIUM / "compose/coordinator.toml")
-    assert (coordinator.exchange.listen, coordinator.flower.proxy) == ("0.0.0.0:9443", "0.0.0.0:9444")
+    assert (coordinator.exchange.listen, coordinator.flower.proxy) == ("127.0.0.1:9442", "0.0.0.0:9443")
     for name in HOLDERS:
         node = read_settings(NodeSettings, CONSORTIUM / f"compose/{name}.toml")
         section = spec.section(node.party)

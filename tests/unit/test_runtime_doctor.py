@@ -20,6 +20,7 @@ from types import SimpleNamespace
 import pytest
 
 from fedcredit.errors import SpecError
+from fedcredit.runtime.daemon.proxy import StreamModule
 from fedcredit.runtime.doctor import machine as doctor_machine
 from fedcredit.runtime.doctor import network as doctor_network
 from fedcredit.runtime.doctor.checks import Finding, Status, findings_of, opened, worst
@@ -235,6 +236,55 @@ def test_ports_are_free_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "port of Flower",
     ]
     assert list(check_ports(open_home(tmp_path / "olga"))) == []
+
+
+def one_address(folder: Path) -> Home:
+    raw = {
+        "name": "trial",
+        "trial": True,
+        "coordinator": {"address": "127.0.0.1:9443"},
+        "member": [{"name": "bank"}],
+    }
+    provision_local(ConsortiumSpec.model_validate(raw), folder)
+    return open_home(folder / "coordinator")
+
+
+def test_the_proxy_of_one_address_needs_the_stream_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator = one_address(tmp_path)
+    monkeypatch.setattr(doctor_machine, "find_nginx", lambda: Path("/usr/sbin/nginx"))
+    monkeypatch.setattr(doctor_machine, "stream_module", StreamModule)
+    found = doctor_machine.check_proxy(coordinator)
+    assert (found.status, found.found) == (
+        Status.OK,
+        "/usr/sbin/nginx with its stream module, for the one address 127.0.0.1:9443",
+    )
+    monkeypatch.setattr(doctor_machine, "stream_module", lambda: None)
+    found = doctor_machine.check_proxy(coordinator)
+    assert found.status is Status.FAIL
+    assert "install libnginx-mod-stream" in found.remedy
+    assert "write exchange and fleet in place of address" in found.remedy
+    bank(tmp_path / "two")
+    assert doctor_machine.check_proxy(open_home(tmp_path / "two" / "coordinator")).status is Status.OK
+    assert [one.check for one in check_ports(coordinator)][:2] == ["port of exchange", "port of everything"]
+
+
+def test_a_proxy_on_the_port_of_the_exchange_is_named(tmp_path: Path) -> None:
+    coordinator = one_address(tmp_path)
+    path = coordinator.folder / "coordinator.toml"
+    path.write_text('party = "coordinator"\n[exchange]\nlisten = "0.0.0.0:9443"\n[flower]\nproxy = "0.0.0.0:9443"\n')
+    found = doctor_machine.check_proxy(open_home(coordinator.folder))
+    assert found.status is Status.FAIL
+    assert "exchange.listen and flower.proxy have port 9443" in found.found
+    path.write_text('party = "coordinator"\n[flower]\nproxy = ""\n')
+    assert doctor_machine.check_proxy(open_home(coordinator.folder)).status is Status.UNCHECKED
+
+
+def test_without_nginx_the_proxy_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise SpecError("proxy.nginx", "nginx is not installed; install it")
+
+    monkeypatch.setattr(doctor_machine, "find_nginx", missing)
+    assert doctor_machine.check_proxy(one_address(tmp_path)).status is Status.FAIL
 
 
 def test_an_address_of_another_machine_cannot_be_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import SpecError
-from fedcredit.runtime.daemon.proxy import ProxySettings, render_proxy
+from fedcredit.runtime.daemon import proxy
+from fedcredit.runtime.daemon.proxy import ProxySettings, StreamModule, render_proxy, stream_module
 from fedcredit.types import PartyId
 
 MODULE = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
@@ -36,7 +37,7 @@ def test_two_ports_need_no_module() -> None:
 
 
 def test_one_port_tells_by_the_first_message() -> None:
-    text = render_proxy(ONE_PORT, MODULE)
+    text = render_proxy(ONE_PORT, StreamModule(MODULE))
     assert f"load_module {MODULE};" in text
     assert "ssl_preread on;" in text
     assert "listen unix:/home/c/proxy/fleet.sock ssl;" in text
@@ -47,6 +48,44 @@ def test_one_port_without_the_module_is_refused() -> None:
     with pytest.raises(SpecError) as error:
         render_proxy(ONE_PORT, None)
     assert error.value.code == "proxy.stream"
+    assert "install libnginx-mod-stream" in error.value.public
+    assert "exchange and fleet in place of address" in error.value.public
+    assert "\n" not in error.value.public
+
+
+def test_a_module_that_is_built_in_is_not_loaded() -> None:
+    text = render_proxy(ONE_PORT, StreamModule())
+    assert "load_module" not in text
+    assert "ssl_preread on;" in text
+
+
+@pytest.mark.parametrize(
+    ("built", "there"),
+    [
+        ("--with-stream --with-stream_ssl_preread_module", True),
+        ("--with-stream=dynamic --with-stream_ssl_preread_module", False),
+        ("--with-stream", False),
+        ("", False),
+    ],
+)
+def test_the_module_is_found_in_the_program_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str, there: bool
+) -> None:
+    program = tmp_path / "nginx"
+    program.write_text(f"#!/bin/sh\necho 'configure arguments: {built} --with-http_ssl_module' >&2\n")
+    program.chmod(0o700)
+    monkeypatch.setattr(proxy, "_MODULES", (tmp_path / "modules",))
+    monkeypatch.setattr(proxy, "_PROGRAMS", (program,))
+    assert stream_module() == (StreamModule() if there else None)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "ngx_stream_module.so").touch()
+    assert stream_module() == StreamModule(tmp_path / "modules" / "ngx_stream_module.so")
+
+
+def test_without_nginx_there_is_no_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "_MODULES", (tmp_path / "modules",))
+    monkeypatch.setattr(proxy, "_PROGRAMS", (tmp_path / "nginx",))
+    assert stream_module() is None
 
 
 @pytest.mark.parametrize(

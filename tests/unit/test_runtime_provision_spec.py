@@ -63,7 +63,37 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.name)
 def test_the_examples_are_right(path: Path) -> None:
-    assert len(load_consortium(path).member) == (5 if path.name == "district.toml" else 4)
+    spec = load_consortium(path)
+    assert len(spec.member) == (5 if path.name == "district.toml" else 4)
+    assert spec.coordinator.address == spec.coordinator.exchange == spec.coordinator.fleet, "one destination a house"
+
+
+TWO = 'exchange = "x.example.org:9443"\nfleet = "[::1]:9444"'
+
+
+def test_one_address_stands_for_exchange_and_fleet(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(TEXT.replace(TWO, 'address = "x.example.org:9443"'))
+    spec = load_consortium(tmp_path / "c.toml").coordinator
+    assert (spec.exchange, spec.fleet) == ("x.example.org:9443", "x.example.org:9443")
+    assert spec.hosts == ("x.example.org", "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ("", 'coordinator.address: missing; add it: "host:port" that all members reach'),
+        ('address = "::1"', 'coordinator.address: found "::1"; use "host:port"'),
+        ("address = 9443", "coordinator.address: found 9443; use a text in quotes"),
+        ('addres = "x:1"', 'coordinator.addres: unknown key; did you mean "address"? (and 2 more)'),
+        ('address = "x:1"\nfleet = "x:2"', "coordinator.fleet: stands beside address; write address alone, or"),
+        ('fleet = "x:2"', "coordinator.exchange: missing; add it"),
+    ],
+)
+def test_one_address_or_two_and_nothing_between(tmp_path: Path, written: str, text: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load(tmp_path, TEXT.replace(TWO, written))
+    assert text in caught.value.public
+    assert ("(and" in caught.value.public) == ("(and" in text)
 
 
 def test_the_district_is_in_production_and_every_house_has_what_its_runs_need() -> None:

@@ -172,7 +172,7 @@ class CoordinatorDaemon:
             written=rfc3339(datetime.now(UTC)),
             missing=self.missing(),
             certificate_seconds=certificate_seconds(home),
-            address=home.coordinator.exchange.listen,
+            address=_public(home),
             nodes=[name for name, one in home.roster.members.items() if one.kind is MemberKind.NODE],
             processes=list(parts.flower.processes()),
             parties=parties,
@@ -198,3 +198,9 @@ class CoordinatorDaemon:
                 self._parts.log.info("flower.not-ready", code=error.code)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MOST_PAUSE)
+
+
+def _public(home: Home) -> str:
+    """Where members reach the exchange on this machine."""
+    own = home.coordinator
+    return (home.roster.one_address and own.flower.proxy) or own.exchange.listen

@@ -34,6 +34,7 @@ __all__ = ["ExchangeParts", "FlowerParts", "bind_coordinator", "known_keys", "se
 
 _MAX_RUNS = 32  # open at once; four times as many as are carried, for runs that wait for a driver after a restart
 _LINK = 16 << 20
+_CONNECTIONS = 256  # to Flower from one address; streams of the exchange come on top where both share theirs
 
 
 def known_keys(roster: Roster) -> dict[str, KnownKey]:
@@ -166,7 +167,6 @@ class FlowerParts:
 
     def _proxy(self) -> ProxySettings:
         home, setup = self._home, self._setup
-        one_port = home.roster.exchange == home.roster.fleet
         return ProxySettings(
             folder=flower_folder(home.folder) / "proxy",
             listen=home.coordinator.flower.proxy,
@@ -177,7 +177,8 @@ class FlowerParts:
             ca=home.ca_file,
             consortium=home.roster.consortium,
             operators=tuple(n for n, one in home.roster.members.items() if one.kind is MemberKind.OPERATOR),
-            exchange=_loopback(home.coordinator.exchange.listen) if one_port else "",
+            exchange=_loopback(home.coordinator.exchange.listen) if home.roster.one_address else "",
+            per_address=_CONNECTIONS + (home.coordinator.exchange.max_streams if home.roster.one_address else 0),
         )
 
     async def start(self) -> None:

@@ -1,13 +1,13 @@
 """The reverse proxy in front of the coordinator: who reaches which interface, as a configuration of nginx.
 
-    port of the exchange ── TLS is passed through untouched ──► exchange (mutual TLS stays end to end)
-    port of the fleet ──── TLS ends here ──► /v1/fleet/*    SuperLink: nodes prove themselves there by their keys
-                                             /v1/control/*  SuperLink, with an operator's certificate only; else 403
-                                             /v1/runtime/*  403: the SuperExec beside the SuperLink needs no proxy
-                                             all else       403 and 404
+    the one address ─┬─ offers HTTP/2 ── TLS is passed through untouched ──► exchange (mutual TLS stays end to end)
+                     └─ anything else ── TLS ends here ──► /v1/fleet/*    SuperLink: nodes prove themselves by keys
+                                                           /v1/control/*  SuperLink, for an operator's certificate
+                                                           /v1/runtime/*  403: the SuperExec needs no proxy
+                                                           all else       403 and 404
 
-Where both ports are one, the first message of TLS tells the two apart: a client of the exchange offers HTTP/2, one of
-Flower does not. That needs nginx's module ``stream`` with ``ssl_preread``.
+The first message of TLS tells the two apart: a client of the exchange offers HTTP/2, one of Flower does not. That needs
+nginx's module ``stream`` with ``ssl_preread``. With two addresses the exchange has one of its own and needs no proxy.
 
 Source: RFC 7301 (ALPN); nginx, ngx_stream_ssl_preread_module and ngx_http_ssl_module.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +26,25 @@ from fedcredit.runtime.exchange.loopback_tls import LOOPBACK_NAME
 from fedcredit.runtime.house.roster import split_address
 from fedcredit.types import PartyId
 
-__all__ = ["PASSED_THROUGH", "ProxySettings", "find_nginx", "proxy_child", "render_proxy", "stream_module"]
+__all__ = [
+    "NO_STREAM",
+    "PASSED_THROUGH",
+    "ProxySettings",
+    "StreamModule",
+    "find_nginx",
+    "proxy_child",
+    "render_proxy",
+    "stream_module",
+]
 
 PASSED_THROUGH = "h2"
 """ALPN name of what goes to the exchange."""
+
+NO_STREAM = (
+    "one address for exchange and fleet needs nginx with its stream module: install libnginx-mod-stream (Debian, "
+    "Ubuntu) or nginx-mod-stream (Fedora, RHEL), or write exchange and fleet in place of address in consortium.toml"
+)
+"""What to do where nginx cannot tell the two apart."""
 
 _MODULES = tuple(Path(one) for one in ("/usr/lib/nginx/modules", "/usr/lib64/nginx/modules", "/etc/nginx/modules"))
 _PROGRAMS = tuple(Path(one) for one in ("/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"))
@@ -143,7 +159,7 @@ class ProxySettings:
         ca: The consortium's authority.
         consortium: Name of the consortium, as in the subjects of its certificates.
         operators: Members that may reach the control interface.
-        exchange: "host:port" of the exchange where it shares the port; "" = the exchange has a port of its own.
+        exchange: "host:port" of the exchange behind the one address; "" = the exchange has an address of its own.
         max_body_mb: Largest request in MiB.
         per_address: Most connections of one address.
     """
@@ -174,27 +190,46 @@ def find_nginx() -> Path:
     raise SpecError("proxy.nginx", 'nginx is not installed; install it, or set [flower] proxy = "" and bring your own')
 
 
-def stream_module() -> Path | None:
-    """The module that tells TLS connections apart; None where it is not installed."""
-    return next((one for folder in _MODULES if (one := folder / "ngx_stream_module.so").is_file()), None)
+@dataclass(frozen=True)
+class StreamModule:
+    """What tells TLS connections apart.
+
+    Args:
+        file: To be loaded; None = built into the program.
+    """
+
+    file: Path | None = None
 
 
-def render_proxy(settings: ProxySettings, module: Path | None) -> str:
+def stream_module() -> StreamModule | None:
+    """The module ``stream``, built in or installed beside nginx; None where it is missing."""
+    found = next((one for folder in _MODULES if (one := folder / "ngx_stream_module.so").is_file()), None)
+    if found is not None:
+        return StreamModule(found)
+    try:
+        told = subprocess.run([str(find_nginx()), "-V"], capture_output=True, timeout=10, check=False, text=True)  # noqa: S603 -- fixed
+    except (SpecError, OSError, subprocess.TimeoutExpired):
+        return None
+    built = {"--with-stream", "--with-stream_ssl_preread_module"} <= set(told.stderr.split())
+    return StreamModule() if built else None
+
+
+def render_proxy(settings: ProxySettings, module: StreamModule | None) -> str:
     """The configuration as text.
 
     Args:
         settings: What the proxy needs to know.
-        module: As `stream_module`; needed where exchange and Flower share a port.
+        module: As `stream_module`; needed where exchange and Flower share an address.
 
     Raises:
         SpecError: the module is missing, or a name or path would not survive the configuration's syntax.
     """
     if settings.exchange and module is None:
-        raise SpecError("proxy.stream", "one port for exchange and Flower needs nginx's stream module; use two ports")
+        raise SpecError("proxy.stream", NO_STREAM)
     inner = f"unix:{settings.folder / 'fleet.sock'}"
     values = {
         "folder": _path(settings.folder),
-        "module": f"load_module {_path(module)};\n" if settings.exchange and module else "",
+        "module": f"load_module {_path(module.file)};\n" if settings.exchange and module and module.file else "",
         "user": "user root;" if os.geteuid() == 0 else "",  # files and keys are its own; containers run it as no root
         "listen": _address(settings.listen),
         "exchange": _address(settings.exchange) if settings.exchange else "",

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 import fedcredit
 from fedcredit.errors import SpecError
+from fedcredit.runtime.daemon.proxy import NO_STREAM, find_nginx, stream_module
 from fedcredit.runtime.doctor.checks import Finding, Status
 from fedcredit.runtime.house.home import Home, read_pins
 from fedcredit.runtime.house.roster import MemberKind, split_address
@@ -30,6 +31,7 @@ __all__ = [
     "check_local_clock",
     "check_packages",
     "check_ports",
+    "check_proxy",
     "check_python",
     "check_sqlite",
 ]
@@ -185,6 +187,28 @@ def check_ports(home: Home) -> Iterator[Finding]:
         yield found
 
 
+def check_proxy(home: Home) -> Finding:
+    """Whether the coordinator's proxy can do what the roster's addresses ask of it."""
+    settings, roster = home.coordinator, home.roster
+    if not settings.flower.proxy:
+        found = "a proxy of the operator's own" + (" that tells both apart" if roster.one_address else "")
+        return Finding("proxy", Status.UNCHECKED, found, f"see that members reach {roster.fleet} through it")
+    try:
+        nginx = find_nginx()
+    except SpecError as error:
+        return Finding("proxy", Status.FAIL, "nginx is not installed", error.public)
+    if not roster.one_address:
+        return Finding("proxy", Status.OK, f"{nginx}, for the fleet interface alone")
+    if split_address(settings.exchange.listen)[1] == split_address(settings.flower.proxy)[1]:
+        found = (
+            f"coordinator.toml: exchange.listen and flower.proxy have port {split_address(settings.flower.proxy)[1]}"
+        )
+        return Finding("proxy", Status.FAIL, found, 'set exchange.listen = "127.0.0.1:9442": it is behind the proxy')
+    if stream_module() is None:
+        return Finding("proxy", Status.FAIL, f"{nginx} cannot tell exchange and fleet apart", NO_STREAM)
+    return Finding("proxy", Status.OK, f"{nginx} with its stream module, for the one address {roster.exchange}")
+
+
 def _listening(home: Home) -> Iterator[tuple[str, str]]:
     if home.kind is MemberKind.NODE:
         yield "metrics", home.node.metrics.listen
@@ -193,7 +217,7 @@ def _listening(home: Home) -> Iterator[tuple[str, str]]:
         settings = home.coordinator
         yield "exchange", settings.exchange.listen
         if settings.flower.proxy:
-            yield "fleet", settings.flower.proxy
+            yield "everything" if home.roster.one_address else "fleet", settings.flower.proxy
         yield "metrics", settings.metrics.listen
         yield "Flower", f"{settings.flower.host}:{settings.flower.port}"
 

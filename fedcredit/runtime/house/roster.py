@@ -106,6 +106,11 @@ class Roster:
         return self.member(COORDINATOR)
 
     @property
+    def one_address(self) -> bool:
+        """Whether members reach everything at one address, so that the proxy tells exchange and fleet apart."""
+        return self.exchange == self.fleet
+
+    @property
     def previous(self) -> str:
         """Digest of the version before; "" for the first."""
         return self.history[-1] if self.history else ""

@@ -203,7 +203,7 @@ class CoordinatorExchange(SettingsSection):
     """``[exchange]`` of the coordinator; the limits hold whatever a peer does.
 
     Attributes:
-        listen: Address it listens on.
+        listen: Address it listens on; on loopback where the proxy stands before it, as it does with one public address.
         max_streams: Most streams at once.
         max_run_bytes: Most bytes stored for one run.
         max_stored_bytes: Most bytes stored for all runs.
@@ -211,7 +211,7 @@ class CoordinatorExchange(SettingsSection):
         handshake_timeout_s: Longest time until a connection says who it is.
     """
 
-    listen: Address = "0.0.0.0:9443"
+    listen: Address = "127.0.0.1:9442"
     max_streams: _Count = 256
     max_run_bytes: _Count = 512 << 20
     max_stored_bytes: _Count = 2 << 30
@@ -225,13 +225,14 @@ class CoordinatorFlower(SettingsSection):
     Attributes:
         host: Where the SuperLink listens; behind the proxy.
         port: Its port.
-        proxy: Address on which the proxy offers the fleet interface, and nothing else, to nodes; "" = no proxy here.
+        proxy: Address of the proxy: with one public address that of everything, with two that of the fleet interface
+            alone; "" = a proxy of the operator's own.
         approval_timeout_s: Longest wait for a house's approval of a run.
     """
 
     host: _Text = "127.0.0.1"
     port: _Port = 9093
-    proxy: Annotated[str, AfterValidator(lambda text: _address(text) if text else text)] = "0.0.0.0:9444"
+    proxy: Annotated[str, AfterValidator(lambda text: _address(text) if text else text)] = "0.0.0.0:9443"
     approval_timeout_s: Annotated[float, Field(gt=0, le=90 * 86400, allow_inf_nan=False)] = 7 * 86400.0
 
 

@@ -27,6 +27,7 @@ __all__ = ["PROTOCOLS", "LocalPlan", "remove_bundle", "write_bundle"]
 PROTOCOLS = ("align", "bin", "boost", "fedavg", "group_sum", "run", "scorecard", "secure_sum", "select")
 """Names of all protocols, as policies name them."""
 
+_EXCHANGE_PORT = 9442
 _FILES = ("roster.json", "ca.pem", "certificate.pem", "policy.toml", "compose.yaml", "CHECKLIST.md")
 
 
@@ -37,27 +38,30 @@ class LocalPlan:
     Args:
         metrics: Port of health and metrics by member.
         flower: Port of the member's Flower process.
+        exchange: Port of the exchange behind the proxy, where both share an address.
     """
 
     metrics: Mapping[PartyId, int]
     flower: Mapping[PartyId, int]
+    exchange: int
 
     @classmethod
     def of(cls, consortium: ConsortiumSpec) -> LocalPlan:
-        """Two consecutive ports a member, from ``local.first_port``.
+        """Two consecutive ports a member, from ``local.first_port``, and one more for the exchange.
 
         Raises:
             SpecError: they run into the ports of the coordinator's addresses.
         """
         first, names = consortium.local.first_port, list(consortium.kinds)
         used = {split_address(text)[1] for text in (consortium.coordinator.exchange, consortium.coordinator.fleet)}
-        last = first + 2 * len(names) - 1
+        last = first + 2 * len(names)
         if any(first <= port <= last for port in used) or last > 65535:
             right = "move local.first_port or the coordinator's addresses"
             raise SpecError("provision.ports", f"the local ports {first} to {last} collide with others; {right}")
         return cls(
             metrics={name: first + 2 * place for place, name in enumerate(names)},
             flower={name: first + 2 * place + 1 for place, name in enumerate(names)},
+            exchange=last,
         )
 
 
@@ -128,12 +132,11 @@ def _values(
         "production": consortium.local.mode == "production",
         "metrics_port": plan.metrics[member.name] if plan else 9464,
         "flower_port": plan.flower[member.name] if plan else 9093 if member.kind is MemberKind.COORDINATOR else 9094,
-        # behind the same port, the proxy in front tells both apart
-        "exchange_listen": roster.exchange if plan else f"0.0.0.0:{exchange[1]}",
-        "fleet_listen": roster.fleet if plan else f"0.0.0.0:{fleet[1]}",
+        "exchange_listen": _exchange_listen(roster, plan),
+        "proxy_listen": roster.fleet if plan else f"0.0.0.0:{fleet[1]}",
         "exchange_port": exchange[1],
         "fleet_port": fleet[1],
-        "one_port": exchange == fleet,
+        "one_address": roster.one_address,
         "others": [name for name in roster.members if name != member.name],
         "counterparties": [
             name
@@ -146,6 +149,18 @@ def _values(
         "fingerprints": {name: fingerprint(one.identity.raw) for name, one in roster.members.items()},
         "coordinator": COORDINATOR,
     }
+
+
+def _exchange_listen(roster: Roster, plan: LocalPlan | None) -> str:
+    """With one address the proxy is at it, and the exchange behind it, where nobody else comes."""
+    if roster.one_address:
+        return f"127.0.0.1:{plan.exchange if plan else _behind(split_address(roster.exchange)[1])}"
+    return roster.exchange if plan else f"0.0.0.0:{split_address(roster.exchange)[1]}"
+
+
+def _behind(port: int) -> int:
+    """A port of the exchange that is not the proxy's, which listens everywhere."""
+    return _EXCHANGE_PORT if port != _EXCHANGE_PORT else _EXCHANGE_PORT - 1
 
 
 @functools.cache

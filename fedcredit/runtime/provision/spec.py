@@ -36,6 +36,8 @@ __all__ = [
 AUTHORITY_FOLDER = "authority"
 """Folder of the consortium's own keys beside the members' bundles; no member may have this name."""
 
+_NOWHERE = "nowhere:1"  # in a file that is refused anyway
+
 
 def _kind(value: object) -> object:
     kinds = {kind.value: kind for kind in (MemberKind.NODE, MemberKind.OPERATOR)}
@@ -53,17 +55,40 @@ def _refuse(key: str, right: str) -> PydanticCustomError:
 
 
 class CoordinatorSection(SettingsSection):
-    """``[coordinator]``: the one machine that members connect to.
+    """``[coordinator]``: the one machine that members connect to, at one address unless two are asked for.
 
     Attributes:
-        exchange: Public "host:port" of the exchange and the operators' interface.
-        fleet: Public "host:port" of Flower's fleet interface, at the proxy.
-        names: Further DNS names or IP addresses of its certificate; the hosts of both addresses are always in it.
+        address: Public "host:port" of everything: the proxy there tells exchange and fleet interface apart.
+        exchange: In place of ``address``, with ``fleet``: "host:port" of the exchange and the operators' interface.
+        fleet: "host:port" of Flower's fleet interface, at the proxy.
+        names: Further DNS names or IP addresses of its certificate; the hosts of all addresses are always in it.
     """
 
+    address: Address | None = None
     exchange: Address
     fleet: Address
     names: Annotated[tuple[str, ...], BeforeValidator(_tuple)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_both(cls, raw: object) -> object:
+        """One address stands for both."""
+        if not isinstance(raw, Mapping):
+            return raw
+        two = [key for key in ("exchange", "fleet") if key in raw]
+        if "address" not in raw:
+            if two or set(raw) - {"names"}:
+                return raw
+            raise _refuse("coordinator.address", 'missing; add it: "host:port" that all members reach')
+        if two:
+            why = "stands beside address; write address alone, or exchange and fleet without it"
+            raise _refuse(f"coordinator.{two[0]}", why)
+        try:
+            split_address(str(raw["address"]))
+            both = raw["address"] if isinstance(raw["address"], str) else _NOWHERE
+        except SpecError:
+            both = _NOWHERE  # what is wrong is said of the key that was written
+        return {**raw, "exchange": both, "fleet": both}
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -219,6 +219,12 @@ def test_nothing_but_tls_13_is_on_the_lines(seen: Seen) -> None:
     carried = [one for one in capture.streams if one.carried]
     assert len(carried) >= len(RUNS) * (len(ALIVE) + 1)  # every node and the coordinator's own worker
     assert {one.server for one in carried} == {f"{stars.HUB}:{stars.PORT}"}
+    destinations: dict[str, set[str]] = {}
+    for one in capture.streams:  # also those that carried nothing
+        destinations.setdefault(one.client.rpartition(":")[0], set()).add(one.server)
+    one_line = {f"{stars.HUB}:{stars.PORT}"}
+    assert all(found == one_line for found in destinations.values()), destinations
+    assert len(destinations) == len(ALIVE) + 1
     assert sum(one.carried for one in carried) > 10_000_000
     assert set(capture.other) <= {"arp"}
 
