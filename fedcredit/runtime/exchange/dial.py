@@ -127,8 +127,10 @@ class Dialer:
         """
         settings = self._settings
         join = Join(run=settings.run, party=settings.party, attempt=settings.attempt, version=VERSION)
-        await call.write(encode_frame(join))
-        data = await call.read()
+        # The answer is awaited first: who is refused on sight may be told, and the stream ended, before a join is out.
+        data, _ = await asyncio.gather(call.read(), call.write(encode_frame(join)), return_exceptions=True)
+        if isinstance(data, Exception):
+            raise data
         if not isinstance(data, bytes):
             raise ConnectionError(await _ending(call))
         frame, _ = read_from_exchange(data)

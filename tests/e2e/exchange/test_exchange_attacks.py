@@ -94,7 +94,7 @@ def test_a_key_that_nobody_knows_is_refused_by_name(world: World, run: Run) -> N
         async with world.exchange() as (server, port):
             stranger = world.authority.issue("bank")  # the right authority and name, another key
             with pytest.raises(TransportError, match=r"belongs to no member.*exchange\.unknown-key"):
-                await world.link("bank", port, tls=stranger).open()
+                await world.link("bank", port, tls=stranger, connect_timeout_s=60).open()  # one dial, however long
             assert server.snapshot().refused == {"exchange.unknown-key": 1}
 
     run(test())
