@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import selectors
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ import polars as pl
 import pytest
 import tomli_w
 
+from fedcredit.runtime import metering
 from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.spec.load import load_spec
 
@@ -26,6 +31,52 @@ ENTROPY = b"\x11" * 32
 def _interruptible() -> None:
     """A shell that starts tests in the background has them ignore interrupts, which some of them send to themselves."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Waits(selectors.SelectSelector):
+    """Where a loop would sleep, its clock goes on instead; only what other threads do is waited for."""
+
+    _LOOK = 1e-6  # seconds; so that time passes in a loop that only ever asks again
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        found = super().select(None if timeout is None else 0)
+        self.now += self._LOOK if found else max(timeout or 0.0, self._LOOK)
+        return found
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, waits: _Waits) -> None:
+        super().__init__(waits)
+        self._waits = waits
+
+    def time(self) -> float:
+        return self._waits.now
+
+
+@pytest.fixture
+def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Time-outs of networks of one process pass at once and mean the same on a machine that is busy with other things.
+
+    Steps of roles take no time at all, however long they compute; calling the fixture lets some seconds pass in one.
+    """
+    waits: list[_Waits] = []
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        waits.append(_Waits())
+        with asyncio.Runner(loop_factory=lambda: _Loop(waits[-1])) as runner:
+            return runner.run(main)
+
+    def pass_by(seconds: float) -> None:
+        waits[-1].now += seconds
+
+    clocks = SimpleNamespace(process_time=time.process_time, perf_counter=lambda: waits[-1].now if waits else 0.0)
+    monkeypatch.setattr(asyncio, "run", run)
+    monkeypatch.setattr(metering, "time", clocks)
+    return pass_by
 
 
 def _columns(rng: np.random.Generator, latent: np.ndarray[Any, Any], holder: int) -> dict[str, pl.Series]:

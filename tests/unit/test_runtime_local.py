@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration, Spend
 from fedcredit.wire.envelope import SigningKey
 from fedcredit.wire.message import Message
 from fedcredit.wire.schema import Declared, ProtocolSchema
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 BANK, TAX, UTIL = PartyId("bank"), PartyId("tax"), PartyId("utility")
 ROSTER = {
@@ -279,10 +281,11 @@ def test_a_peer_that_ended_early_is_named_at_once() -> None:
         _run(network, tax=holder(network.channel(TAX), 1, rounds=1), utility=holder(network.channel(UTIL), 1))
 
 
-def test_a_computing_peer_is_waited_for() -> None:
+def test_a_computing_peer_is_waited_for(virtual_time: Callable[[float], None]) -> None:
     async def slow(channel: Channel) -> str:
-        until = time.perf_counter() + 0.5
-        while time.perf_counter() < until:
+        virtual_time(0.5)
+        until = time.process_time() + 0.2
+        while time.process_time() < until:
             pass
         return await holder(channel, 10)
 
