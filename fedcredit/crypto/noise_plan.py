@@ -90,9 +90,12 @@ def releases(spec: RunSpec, rows: int) -> Mapping[str, Release]:
 
 
 def noise_sources(members: int, section: SecureSumSection) -> int:
-    """Members of a sum whose noise is counted on: the fewest with which it opens, less those that may collude.
+    """Members of a sum whose noise is counted on: honest ones that any total holds, whatever the relay tells to whom.
 
-    A sum of n members opens with no fewer than ``min_banks`` of them, and with more than (n + colluding) / 2.
+    An honest relay opens over more than (n + colluding) / 2 members. One that tells members different lists of who
+    has answered, with those that collude, opens a total over as few as ``min_banks - colluding`` honest ones.
+
+    Source: docs/adr/0013-secure-sum.md, 2.
 
     Args:
         members: Members of the sum when the vector is sent.
@@ -101,11 +104,11 @@ def noise_sources(members: int, section: SecureSumSection) -> int:
     Raises:
         BoundError: nobody's noise can be counted on.
     """
-    least = max(section.min_banks, (members + section.colluding) // 2 + 1)
+    least = max(section.min_banks, section.colluding + 2, 3)
     if members < least or least - section.colluding < 1:
         raise BoundError(
             "dp.sources",
-            f"a sum of {members} banks opens with {least} of which {section.colluding} may collude: no noise is left",
+            f"a sum of {members} banks needs {least}, of which {section.colluding} may collude: no noise is left",
         )
     return least - section.colluding
 

@@ -11,6 +11,7 @@ CCS 2022.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedcredit.crypto.secure_sum import CipherAdder, GroupCipher, read_words, write_words
+from fedcredit.crypto.noise_plan import noise_sources
+from fedcredit.crypto.secure_sum import CipherAdder, GroupCipher, add_words, read_total, read_words, write_words
+from fedcredit.crypto.shares import combine
 from fedcredit.errors import FedCreditError, PeerError
 from fedcredit.protocol.secure_sum import member as member_module
 from fedcredit.protocol.secure_sum.member import SumMember
 from fedcredit.protocol.secure_sum.messages import Contribution, Fresh, Opening, Shares, Survivors
-from fedcredit.protocol.secure_sum.rules import history_digest
+from fedcredit.protocol.secure_sum.opening import Masked, read_shares
+from fedcredit.protocol.secure_sum.rules import history_digest, mask_roster
 from fedcredit.protocol.secure_sum.state import MemberState
+from fedcredit.spec.horizontal import SecureSumSection
 from fedcredit.types import PartyId
 from fedcredit.wire.message import decode_struct
 
@@ -153,3 +158,50 @@ def test_what_the_relay_sees_of_the_history_tells_no_total(monkeypatch: pytest.M
     town.sum(vectors(town.banks, 1, 5), 5)
     assert len(set(seen)) == 1
     assert len(seen) == len(town.banks)
+
+
+def lists_apart(banks: Sequence[PartyId], needed: int, core: int) -> dict[PartyId, set[PartyId]]:
+    """For each bank a list of who has answered: a few are on all lists, the others on as few as do."""
+    rest = banks[core:]
+    lists = {bank: {*banks[:core], bank} for bank in banks}
+    times = dict.fromkeys(rest, 1)
+    for bank in banks:
+        while len(lists[bank]) < needed:
+            one = min((other for other in rest if other not in lists[bank]), key=lambda other: times[other])
+            lists[bank].add(one)
+            times[one] += 1
+    assert max(times.values()) <= len(banks) - needed
+    return lists
+
+
+def test_noise_is_counted_on_of_no_more_banks_than_a_lying_relay_opens() -> None:
+    """Ten banks, six answers needed: told different lists, they open a total over four."""
+    town = Town(10, "masked").start()
+    values = vectors(town.banks, LENGTH, BOUND)
+    town.contribute(values, BOUND)
+    needed, core = town.rules.threshold(10), list(town.banks[:4])
+    came = {bank: town.contribution(bank) for bank in town.banks}
+    lists = lists_apart(town.banks, needed, len(core))
+    answers = {}
+    for place, reader in enumerate(town.banks):
+        fresh = [
+            Fresh(party=bank, pair_key=one.pair_key, seed_digest=one.seed_digest, box=one.boxes[place])
+            for bank, one in came.items()
+            if bank in lists[reader]
+        ]
+        answers[reader] = read_shares(town.members[reader].unmask(Survivors(number=1, fresh=fresh)).shares, 10)
+    opened: list[int] = []
+    for at, bank in enumerate(town.banks):  # the pair secret of those that are on few lists, the seed of the others
+        told = {
+            town.banks.index(one) + 1: answers[one][at] for one in town.banks if (bank in core) == (bank in lists[one])
+        }
+        opened.append(combine(dict(list(told.items())[:needed])))
+    spied = state_of(town.members[SPY])
+    keys = {peer.party: peer.pair_key for peer in spied.peers}
+    digests = {peer.party: peer.seed_digest for peer in spied.peers}
+    shape = town.rules.shape(LENGTH, BOUND, 10)
+    masked = Masked(mask_roster(town.rules, spied.context, keys), digests, core, shape)
+    total = read_total(masked.taken_off(add_words([came[bank].body for bank in core], shape), opened), 4, shape)
+    assert np.array_equal(total, sum(values[bank] for bank in core)), "it is a total over four of ten banks"
+    assert noise_sources(10, SecureSumSection()) <= len(core) - 1, "one of them may collude"
+    assert noise_sources(10, SecureSumSection(colluding=2, min_banks=4)) == 2

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedcredit.crypto.discrete_gaussian import LEAST_SD, SumNoise, bounded_integers
 from fedcredit.crypto.noise_plan import noise_sources
+from fedcredit.crypto.secure_sum import threshold
 from fedcredit.governance.privacy_accounting import Event, epsilon_of, read_event
 from fedcredit.kernels.nn_private import GRID_BITS, _clipped
 from fedcredit.spec.horizontal import SecureSumSection
@@ -44,10 +45,11 @@ def test_honest_survivors_noise_suffices(
     assume(colluding <= members - 2 and least <= members)
     section = SecureSumSection(min_banks=least, colluding=colluding)
     sources = noise_sources(members, section)
-    fewest = max(least, (members + colluding) // 2 + 1)
-    assert 1 <= sources == fewest - colluding
+    honest, shares = members - colluding, threshold(members, colluding, max(least, colluding + 2, 3))
+    fewest = -(-honest * (2 * shares - members - colluding) // (shares - colluding))  # ADR 13, 2: all that is proven
+    assert 1 <= sources <= fewest
     noise = SumNoise(sensitivity, multiplier, sources)
-    assert noise.variance * (fewest - colluding) >= (Fraction(multiplier) * sensitivity) ** 2
+    assert noise.variance * fewest >= (Fraction(multiplier) * sensitivity) ** 2
     assert noise.variance >= LEAST_SD**2
 
 
