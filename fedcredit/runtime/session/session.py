@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,39 +21,58 @@ from typing import Any
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
 from fedcredit.errors import FedCreditError, IntegrityError, PeerError, SpecError, TransportError
-from fedcredit.governance.audit import AuditLog, read_entries
+from fedcredit.governance.audit import AuditLog
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy
 from fedcredit.protocol.channel import Channel
-from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.exchange.channel import ExchangeWires
 from fedcredit.runtime.exchange.client import ExchangeLink
 from fedcredit.runtime.exchange.limits import LinkLimits
 from fedcredit.runtime.exchange.types import LinkSettings, PeerRestarted
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.roster import split_address
-from fedcredit.runtime.leftovers import HeadroomMemory, continue_audit, earlier_messages, mend_lines
+from fedcredit.runtime.leftovers import HeadroomMemory, earlier_messages, mend_lines
 from fedcredit.runtime.party_end import SECONDARY, PartyChannel, PartyEnd
 from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.runs.proposal import Approval, Checked
+from fedcredit.runtime.session.attempts import (
+    ATTEMPT_FILE,
+    COMPLETE_FILE,
+    MOST_ATTEMPTS,
+    attempts_begun,
+    begin_attempt,
+    books_closed,
+    is_complete,
+    next_attempt,
+    set_complete,
+)
 from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.types import PartyId
 from fedcredit.wire.message import encode_struct
 from fedcredit.wire.notice import Begin, Done
 from fedcredit.wire.schema import ProtocolSchema, merge
 
-__all__ = ["ATTEMPT_FILE", "COMPLETE_FILE", "STOP_FILE", "Part", "Timing", "books_closed", "play"]
+__all__ = [
+    "ATTEMPT_FILE",
+    "COMPLETE_FILE",
+    "STOP_FILE",
+    "Part",
+    "Timing",
+    "agreed",
+    "books_closed",
+    "play",
+    "repeat",
+    "unless_left",
+]
 
-ATTEMPT_FILE, COMPLETE_FILE, STOP_FILE = "attempt", "complete", "stop"
+STOP_FILE = "stop"
 _MOST_RESTARTS = 1000
 _LAST_STAGE = "end"
 _LOOK_SECONDS = 0.5
 _FLUSH_SECONDS = 15.0
 _TELL_SECONDS = 5.0
 """Longest wait of a party's last word to the others: for a place in a window that nobody empties, and for receipts."""
-_MOST_ATTEMPTS = 1 << 32
-_ATTEMPT = "attempt"
 
 
 @dataclass(frozen=True)
@@ -112,7 +130,7 @@ class Part:
     @property
     def attempts(self) -> int:
         """How many attempts have begun."""
-        return _attempts(self.files.folder)
+        return attempts_begun(self.files.folder)
 
     @property
     def audit_file(self) -> Path:
@@ -136,20 +154,34 @@ def play(part: Part, role: Role, complete: Callable[[Any], None], *, ended: bool
     Raises:
         FedCreditError: of this party or of another; the run can be tried again.
     """
+    repeat(part, lambda attempt: _Attempt(part, attempt).through(role, complete), ended=ended)
+
+
+def repeat(part: Part, once: Callable[[int], Coroutine[Any, Any, None]], *, ended: bool) -> None:
+    """Attempts, until one goes to its end.
+
+    Args:
+        part: What the party brings.
+        once: The attempt of a number.
+        ended: As for `play`.
+
+    Raises:
+        FedCreditError: as `play`.
+    """
     if books_closed(part):  # which a party does only after all had written down what they need
         return
     if ended:
-        if _is_complete(part):
+        if is_complete(part):
             return
         raise IntegrityError("run.ended", f"the others have ended this run, but {part.party} has no result of it")
     least = 0
     for _ in range(_MOST_RESTARTS):
-        attempt = _next_attempt(part, least)
+        attempt = next_attempt(part, least)
         try:
-            asyncio.run(_Attempt(part, attempt).through(role, complete))
+            asyncio.run(once(attempt))
         except PeerRestarted as restarted:
             least = restarted.attempt
-            if least > _MOST_ATTEMPTS:
+            if least > MOST_ATTEMPTS:
                 text = f"{restarted.party} claims to have begun {least} times"
                 raise PeerError("run.attempt", text, culprit=restarted.party) from None
         else:
@@ -157,76 +189,15 @@ def play(part: Part, role: Role, complete: Callable[[Any], None], *, ended: bool
     raise TransportError("run.restarts", f"the parties began {_MOST_RESTARTS} times again; the run is given up")
 
 
-def books_closed(part: Part) -> bool:
-    """Whether the party's audit log of the run has its closing entry.
-
-    Raises:
-        IntegrityError: the log is damaged.
-    """
-    return mend_lines(part.audit_file) and read_entries(part.audit_file)[-1]["event"] == "closed"
-
-
-def _is_complete(part: Part) -> bool:
-    """Whether the party has written down what it needs.
-
-    Raises:
-        IntegrityError: the mark that says so is damaged.
-    """
-    try:
-        mark = (part.files.folder / COMPLETE_FILE).read_bytes()
-    except FileNotFoundError:
-        return False
-    if mark != _mark(part):
-        raise IntegrityError("run.complete", f"{COMPLETE_FILE} of this run is damaged; the run cannot go on")
-    return True
-
-
-def _mark(part: Part) -> bytes:
-    return part.checked.run_digest.encode()
-
-
-def _set_complete(part: Part) -> None:
-    """Says so, after all that was written is on the disk."""
-    folder = part.files.folder
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir() or path.is_file():
-            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-    replace_file(folder / COMPLETE_FILE, _mark(part))
-
-
-def _attempts(folder: Path) -> int:
-    try:
-        found = int((folder / ATTEMPT_FILE).read_text("ascii"))
-    except FileNotFoundError:
-        return 0
-    except ValueError:
-        found = -1
-    if not 0 < found <= _MOST_ATTEMPTS:
-        raise IntegrityError("run.attempt", f"{ATTEMPT_FILE} of this run is damaged; the run cannot go on")
-    return found
-
-
-def _next_attempt(part: Part, least: int) -> int:
-    """The number of the next attempt, on the disk before anything is sealed under it.
-
-    Raises:
-        IntegrityError: the file says less than the audit log: a number might be used twice, and with it a key.
-    """
-    folder = part.files.folder
-    before = _attempts(folder)
-    logged = 0
-    if mend_lines(part.audit_file):
-        logged = max((int(e[_ATTEMPT]) for e in read_entries(part.audit_file) if e["event"] == _ATTEMPT), default=0)
-    if before < logged:
-        text = f"{ATTEMPT_FILE} of this run says {before}, its audit log {logged}; the run cannot go on"
-        raise IntegrityError("run.attempt", text)
-    attempt = max(before + 1, least)
-    replace_file(folder / ATTEMPT_FILE, str(attempt).encode())
-    return attempt
+async def unless_left(part: Part, meeting: asyncio.Task[None]) -> None:
+    """Waits for the role, whatever it waits for itself, and looks whether this house wants to leave the run."""
+    stop = part.files.folder / STOP_FILE
+    while not meeting.done():
+        if stop.exists():
+            party = part.party
+            raise TransportError("run.left", f"{party} left the run by its own decision", culprit=party)
+        await asyncio.wait({meeting}, timeout=_LOOK_SECONDS)
+    meeting.result()
 
 
 class _Attempt:
@@ -240,9 +211,8 @@ class _Attempt:
         part = self._part
         earlier = earlier_messages(part.files.audit) if mend_lines(part.audit_file) else []
         _check_repeatable(part.unrepeatable, earlier)
-        audit = continue_audit(part.audit_file, part.party, part.checked.run, _now, durable=True)
+        audit = begin_attempt(part, self._attempt)
         try:
-            audit.append(_ATTEMPT, {_ATTEMPT: self._attempt})
             link = ExchangeLink(self._settings())
         except BaseException:
             audit.suspend()
@@ -261,7 +231,7 @@ class _Attempt:
         pump = asyncio.create_task(wires.pump())
         meeting = asyncio.create_task(self._meet(PartyChannel(end, wires), role, complete))
         try:
-            await self._unless_left(meeting)
+            await unless_left(self._part, meeting)
             with suppress(FedCreditError, PeerRestarted):  # whoever misses this party's last word learns that it ended
                 await link.close(flush=True)
         except PeerRestarted:
@@ -277,24 +247,14 @@ class _Attempt:
             meeting.cancel()
             await asyncio.gather(pump, meeting, return_exceptions=True)
 
-    async def _unless_left(self, meeting: asyncio.Task[None]) -> None:
-        """Waits for the role, whatever it waits for itself, and looks whether this house wants to leave the run."""
-        stop = self._part.files.folder / STOP_FILE
-        while not meeting.done():
-            if stop.exists():
-                party = self._part.party
-                raise TransportError("run.left", f"{party} left the run by its own decision", culprit=party)
-            await asyncio.wait({meeting}, timeout=_LOOK_SECONDS)
-        meeting.result()
-
     async def _meet(self, channel: Channel, role: Role, complete: Callable[[Any], None]) -> None:
         """From `Begin` to `Done`."""
-        done = _is_complete(self._part)
+        done = is_complete(self._part)
         await channel.broadcast(self._others, Begin(complete=done))
         begun = await channel.gather(self._others, Begin)
         if not (done and all(one.complete for one in begun.values())):
             complete(await role(channel))
-            _set_complete(self._part)
+            set_complete(self._part)
         channel.stage(_LAST_STAGE)
         await channel.broadcast(self._others, Done())
         await channel.gather(self._others, Done)
@@ -332,7 +292,7 @@ class _Attempt:
             run=part.checked.run,
             party=part.party,
             peers=tuple(self._others),
-            keys=LinkKeys(part.checked.run, part.party, own, peers, _agreed(part)),
+            keys=LinkKeys(part.checked.run, part.party, own, peers, agreed(part)),
             attempt=self._attempt,
             limits=LinkLimits(flush_s=_FLUSH_SECONDS),
             connect_timeout_s=timing.connect_s,
@@ -352,7 +312,7 @@ def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntr
             raise SpecError("resume.unrepeatable", f"{what} ({reason}) and would be charged twice; submit the run anew")
 
 
-def _agreed(part: Part) -> bytes:
+def agreed(part: Part) -> bytes:
     """Digest of all that the parties must have seen alike; keys differ between those who have not.
 
     The coordinator, who hands everything over, cannot give one party another proposal or approval than the next.
