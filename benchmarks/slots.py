@@ -19,7 +19,7 @@ from fedcredit.crypto import slots
 from fedcredit.crypto.masks import MaskKey, MaskRoster
 from fedcredit.crypto.prg import SystemEntropy
 from fedcredit.crypto.slots_parameters import MODULUS, statistical_leak_log2
-from fedcredit.crypto.slots_products import Vectors, joined, masked_column, share_sums
+from fedcredit.crypto.slots_products import Vectors, joined, masked_column, shade, share_sums
 
 R = TypeVar("R")
 ROUNDS = 3
@@ -73,10 +73,12 @@ def products(table: Table, rows: int, left_count: int, right_count: int) -> None
     label, holder = slots.SlotsSecret(), slots.SlotsSecret()
     request = label.encrypt(chosen)
     selection = slots.Selection(label.public_bytes(), request)
-    pairs = table.best("P: masked columns", lambda: [masked_column(selection, x, entropy) for x in left.T], 1)
-    opened = table.best("L: open them", lambda: [label.open_masked(request, answer) for answer, _ in pairs], 1)
+    shades = [shade(selection, entropy) for _ in left.T]
+    pairs = list(zip(left.T, shades, strict=True))
+    answers = table.best("P: masked columns", lambda: [masked_column(selection, x, r) for x, r in pairs], 1)
+    opened = table.best("L: open them", lambda: [label.open_masked(request, answer) for answer in answers], 1)
     ours = table.best("L: encrypt vectors", lambda: [label.encrypt_vector(one) for one in opened], 1)
-    theirs = [holder.encrypt_vector(kept) for _, kept in pairs]
+    theirs = [holder.encrypt_vector(r) for r in shades]
     of_label, of_holder = Vectors(label.public_bytes(), ours), Vectors(holder.public_bytes(), theirs)
     to_label, to_holder = table.best("Q: sums for L and P", lambda: share_sums(of_label, of_holder, right, entropy), 1)
     own = table.best("L: open sums", lambda: label.open_sums(ours, to_label, right_count), 1)
@@ -84,7 +86,7 @@ def products(table: Table, rows: int, left_count: int, right_count: int) -> None
     plain = table.best("in the open: all sums", lambda: (left * chosen[:, None]).T @ right, 2)
     if not np.array_equal(found, plain):
         raise SystemExit("the sums are wrong")
-    table.size("P: masked columns", *(answer for answer, _ in pairs))
+    table.size("P: masked columns", *answers)
     table.size("L: encrypt vectors", *ours)
     table.size("Q: sums for L and P", to_label, to_holder)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedcredit.crypto.cores import on_cores
 from fedcredit.crypto.group_sum import Answerer, Asker, Grouping
+from fedcredit.crypto.kept import Once, afresh
 from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.profiles import BFV_8192, RLWE_8192, UNSAFE_PLAINTEXT, GroupSumParameters
 from fedcredit.errors import BoundError, PeerError
@@ -24,13 +25,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entropy) -> Asker:
+def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entropy, once: Once = afresh) -> Asker:
     """The secret side of the group sum.
 
     Args:
         parameters: From `profiles.derive`.
         reference: 32-byte seed from `reference.reference_seed`; unused where the back end has no reference string.
         entropy: Source of long-lived keys; vectors take their randomness from their own seeds.
+        once: Keeps what a library draws that takes no seed.
 
     Raises:
         BoundError: an unknown profile.
@@ -43,7 +45,7 @@ def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entrop
     if parameters.profile == BFV_8192:
         from fedcredit.crypto.bfv_sum import BfvAsker  # noqa: PLC0415 - loaded when its profile is used
 
-        return BfvAsker(parameters)
+        return BfvAsker(parameters, once)
     if parameters.profile == UNSAFE_PLAINTEXT:
         from fedcredit.crypto.unsafe_plaintext import UnsafePlaintextAsker  # noqa: PLC0415 - loaded when used
 
@@ -52,7 +54,12 @@ def make_asker(parameters: GroupSumParameters, reference: bytes, entropy: Entrop
 
 
 def make_answerer(
-    parameters: GroupSumParameters, reference: bytes, setup: bytes, grouping: Grouping, entropy: Entropy
+    parameters: GroupSumParameters,
+    reference: bytes,
+    setup: bytes,
+    grouping: Grouping,
+    entropy: Entropy,
+    once: Once = afresh,
 ) -> Answerer:
     """The public side of the group sum.
 
@@ -62,6 +69,7 @@ def make_answerer(
         setup: What the asker's `setup` gave.
         grouping: Rows to outputs.
         entropy: Source of blinding, flood and masks.
+        once: Keeps what a library draws that takes no seed.
 
     Raises:
         BoundError: an unknown profile, or a grouping that does not fit the parameters.
@@ -70,7 +78,7 @@ def make_answerer(
     if parameters.profile == BFV_8192:
         from fedcredit.crypto.bfv_sum import BfvAnswerer  # noqa: PLC0415 - loaded when its profile is used
 
-        return BfvAnswerer(parameters, setup, grouping, entropy)
+        return BfvAnswerer(parameters, setup, grouping, entropy, once=once)
     if setup:
         raise PeerError("group-sum.setup", f"setup: {len(setup)} bytes found, none are right for {parameters.profile}")
     if parameters.profile == RLWE_8192:

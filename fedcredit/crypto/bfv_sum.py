@@ -7,7 +7,8 @@ that hold mixtures of rows are masked modulo t and do not leave at all; the swit
 depends on the grouping by 2^60.
 
 Not covered: an asker that crafts its vector reads up to one residue of 60 bits an output, so ledgers count answers;
-an answerer that lies; timing. Two answers to one request are two releases: a retry resends the bytes of the first.
+an answerer that lies; timing. Two answers to one request are two releases: a retry resends the bytes of the first,
+which is why both sides take a `fedcredit.crypto.kept.Once`.
 
 Parameters: `fedcredit.crypto.profiles` (proof), 128-bit security by the HE standard's table (180 of 218 bits).
 
@@ -31,6 +32,7 @@ from fedcredit.crypto.bfv_shard import BLOCK_ROWS, PLACES, Shard, output_places
 from fedcredit.crypto.bfv_shard import answer_size as run_size
 from fedcredit.crypto.bfv_shares import shares_of, task_of
 from fedcredit.crypto.bfv_worker import ShardProcess
+from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_checks import (
     check_grouping,
     check_noise,
@@ -40,6 +42,7 @@ from fedcredit.crypto.group_checks import (
     names_of,
 )
 from fedcredit.crypto.group_sum import Grouping
+from fedcredit.crypto.kept import Once, afresh
 from fedcredit.crypto.prg import SEED_BYTES, Entropy, SystemEntropy, expand
 from fedcredit.crypto.profiles import BFV_8192, GroupSumParameters
 from fedcredit.crypto.seal_format import DEGREE, PRIMES, packed_size, unpack60
@@ -69,15 +72,18 @@ class BfvAsker:
 
     Args:
         parameters: From `profiles.derive` with profile bfv-8192.
+        once: Makes the key pair and every request, or gives back those of a process before this one.
 
     Raises:
         BoundError: parameters of another profile.
+        IntegrityError: what was kept is damaged, or no key pair of these parameters.
     """
 
-    def __init__(self, parameters: GroupSumParameters) -> None:
+    def __init__(self, parameters: GroupSumParameters, once: Once = afresh) -> None:
         _check_profile(parameters)
-        self._parameters = parameters
-        self._context = SecretContext(parameters.sum_bits)
+        self._parameters, self._once = parameters, once
+        bits = parameters.sum_bits
+        self._context = SecretContext(bits, once("key", parameters.digest(), lambda: SecretContext(bits).kept()))
         self._name = _conversation(parameters, self.setup())
         self._outputs: dict[str, int] = {}
         self._seeds: set[bytes] = set()
@@ -104,18 +110,22 @@ class BfvAsker:
         Args:
             values: int64 (rows,), absolute values up to the parameters' value bound.
             seed: 32 bytes, used once. SEAL takes its randomness from the operating system and from nowhere else, so
-                the seed only marks the vector as spent: encrypting again gives other bytes, and a retry must resend.
+                the seed only names the request: encrypting again would give other bytes, and a retry must resend.
 
         Raises:
             BoundError: a value exceeds the bound, a wrong shape, or the seed was used before.
         """
         check_values(self._parameters, values)
         check_seed(seed, self._seeds)
+        name = f"vector/{hashlib.sha256(seed).hexdigest()}"
+        request = self._once(name, self._name + content_digest(values), lambda: self._encrypted(values))
+        return request, BfvPending(self._parameters, self._context, dict(self._outputs), request)
+
+    def _encrypted(self, values: NDArray[np.int64]) -> bytes:
         residues = values.astype(np.uint64) & np.uint64(self._context.plain_modulus - 1)
         blocks = [residues[at : at + BLOCK_ROWS] for at in range(0, len(residues), BLOCK_ROWS)]
         body = b"".join(self._context.encrypt_seeded(block) for block in blocks)
-        request = self._context.seal(_REQUEST, self._name + body)
-        return request, BfvPending(self._parameters, self._context, dict(self._outputs), request)
+        return self._context.seal(_REQUEST, self._name + body)
 
 
 class BfvPending:
@@ -189,6 +199,7 @@ class BfvAnswerer:
         entropy: Where the secret seed of masks and of withheld outputs comes from. Flood and blinding are the
             operating system's in every process, because the library's part of an answer cannot be repeated either.
         resources: What the answerer may use; None for the defaults.
+        once: Makes every answer, or gives back that of a process before this one.
 
     Raises:
         BoundError: another profile, or a grouping that does not fit the parameters.
@@ -202,9 +213,11 @@ class BfvAnswerer:
         grouping: Grouping,
         entropy: Entropy,
         resources: Resources | None = None,
+        once: Once = afresh,
     ) -> None:
         _check_profile(parameters)
         check_grouping(parameters, grouping)
+        self._once = once
         self._name = _conversation(parameters, setup)
         self._parameters = parameters
         self._seed = entropy.take(SEED_BYTES)
@@ -228,7 +241,7 @@ class BfvAnswerer:
     def answer(
         self, request: bytes, noise: NDArray[np.int64] | None = None, withheld: NDArray[np.bool_] | None = None
     ) -> bytes:
-        """Encrypted sums for one request; a second answer to one request is a second release.
+        """Encrypted sums for one request; a second answer to one request, not kept by `once`, is a second release.
 
         Args:
             request: From `BfvAsker.encrypt`.
@@ -239,6 +252,7 @@ class BfvAnswerer:
             PeerError: malformed request, or one under another key.
             BoundError: noise beyond the declared slack, or withheld outputs of another shape.
             TransportError: a worker process has ended.
+            IntegrityError: the request was answered with something else before.
         """
         check_withheld(withheld, self._outputs)
         masks = np.zeros(self._outputs, dtype=np.uint64)
@@ -285,7 +299,13 @@ class BfvAnswerer:
             raise PeerError("bfv.conversation", "request: made with another key or for other sizes")
         if noise is not None:
             masks = (masks + noise.astype(np.uint64)) & np.uint64(context.plain_modulus - 1)
-        return context.seal(kind, _tag(request) + b"".join(self._parts(body[_TAG_BYTES:], masks)))
+        # The seed stands for the grouping: `grouping_secrets` derives it from every cell. A mask says what is added.
+        about = hashlib.sha256(kind + self._seed + request + content_digest(masks)).digest()
+        return self._once(
+            f"answer/{_tag(request).hex()}",
+            about,
+            lambda: context.seal(kind, _tag(request) + b"".join(self._parts(body[_TAG_BYTES:], masks))),
+        )
 
     def _parts(self, body: bytes, masks: NDArray[np.uint64]) -> list[bytes]:
         try:

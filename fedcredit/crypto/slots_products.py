@@ -4,7 +4,8 @@ L has the choice w of rows (0 and 1, or weights) and wants, for each column x of
 ``sum_i w_i x_i y_i``. All arithmetic is modulo t.
 
 1. L sends ``E_L(w)`` to P: `SlotsSecret.encrypt`.
-2. P draws one uniform r a column and answers ``w*x - r`` (`masked_column`); L opens u, uniform (`open_masked`).
+2. P draws one uniform r a column (`shade`) and answers ``w*x - r`` (`masked_column`); L opens u, which is uniform
+   (`open_masked`).
 3. L sends ``E_L(u)``, P sends ``E_P(r)`` under a key pair of its own, both to Q: `SlotsSecret.encrypt_vector`.
 4. Q draws one uniform s a pair (`share_sums`) and answers L with ``sum u*y + s`` and P with ``sum r*y - s``.
 5. Both open (`open_sums`). P hands its share to L, which adds the two: ``sum (u + r)*y = sum w*x*y`` (`joined`).
@@ -44,7 +45,7 @@ from fedcredit.crypto.slots_messages import within
 from fedcredit.crypto.slots_parameters import MODULUS
 from fedcredit.errors import PeerError
 
-__all__ = ["Vectors", "joined", "masked_column", "negated", "share_sums"]
+__all__ = ["Vectors", "joined", "masked_column", "negated", "shade", "share_sums"]
 
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
@@ -68,20 +69,29 @@ def negated(residues: U64) -> U64:
     return (np.uint64(MODULUS) - residues) % np.uint64(MODULUS)
 
 
-def masked_column(selection: Selection, column: I64, entropy: Entropy) -> tuple[bytes, U64]:
-    """Step 2, for one column of P: the answer to L, and r for `SlotsSecret.encrypt_vector`.
+def shade(selection: Selection, entropy: Entropy) -> U64:
+    """Step 2, for one column of P: r, uint64 (rows,), for `masked_column` and `SlotsSecret.encrypt_vector`.
+
+    Args:
+        selection: What L sent.
+        entropy: Source of r; never the same stream for two columns or two requests (`Selection.digest` tells them
+            apart): with one r under two choices of rows L would read the column where they differ.
+    """
+    return uniform_residues(entropy, selection.rows)
+
+
+def masked_column(selection: Selection, column: I64, r: U64) -> bytes:
+    """Step 2, for one column of P: the answer to L; a second one is a second release.
 
     Args:
         selection: What L sent.
         column: int64 (rows,).
-        entropy: Source of r; never the same stream for two columns or two requests (`Selection.digest` tells them
-            apart): with one r under two choices of rows L would read the column where they differ.
+        r: From `shade`, for this column alone.
 
     Raises:
         BoundError: a column of another shape or range.
     """
-    kept = uniform_residues(entropy, selection.rows)
-    return selection.select(column, negated(kept)), kept
+    return selection.select(column, negated(r))
 
 
 def share_sums(of_label: Vectors, of_holder: Vectors, columns: I64, entropy: Entropy) -> tuple[bytes, bytes]:

@@ -13,23 +13,38 @@ __all__ = ["FileCheckpoints", "replace_file"]
 _DIGEST_BYTES = 32
 
 
-def replace_file(path: Path, data: bytes) -> None:
+def replace_file(path: Path, *parts: bytes, durable: bool = True) -> None:
     """Writes a file that is there whole or as it was before, whenever the process or the machine stops.
 
     Mode 0600. The new content is forced to the disk under another name, which then takes the file's place; the folder
-    is forced to the disk too, so that the new name outlives a crash.
+    is forced to the disk too, so that the new name outlives a crash. What cannot be written leaves nothing behind.
+
+    Args:
+        path: The file.
+        *parts: Its content, one after the other.
+        durable: False where only the process may stop and not the machine; simulation.
     """
     temporary = path.with_name(f".{path.name}.new")
     file = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        rest = memoryview(data)
-        while rest:  # a disk that is nearly full may take a part
-            rest = rest[os.write(file, rest) :]
-        os.fsync(file)
+        for part in parts:
+            rest = memoryview(part)
+            while rest:  # a disk that is nearly full may take a part
+                rest = rest[os.write(file, rest) :]
+        if durable:
+            os.fsync(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk gets its room back
+        raise
     finally:
         os.close(file)
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    if durable:
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
     finally:

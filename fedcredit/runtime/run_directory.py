@@ -62,6 +62,11 @@ class RunFiles:
         return self.folder / "checkpoints"
 
     @property
+    def kept(self) -> Path:
+        """Folder of what parties cannot draw again, secret keys among it; gone when the run has ended."""
+        return self.folder / "kept"
+
+    @property
     def headroom(self) -> Path:
         """Folder of what ledgers said they would allow; gone when the run has ended."""
         return self.folder / "headroom"
@@ -74,7 +79,7 @@ class RunFiles:
 
     def end(self) -> None:
         """Removes what only an unfinished run needs, secrets first."""
-        for folder in (self.secrets, self.checkpoints, self.headroom):
+        for folder in (self.secrets, self.kept, self.checkpoints, self.headroom):
             if folder.exists():
                 shutil.rmtree(folder)
         (self.folder / IDENTITY_FILE).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +32,7 @@ from fedcredit.protocol.holding import Holding
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
 from fedcredit.runtime.hybrid.simulation import simulate_hybrid
+from fedcredit.runtime.kept import KeptFiles
 from fedcredit.runtime.leftovers import close_books, earlier_messages
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
 from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInputs, Seat
@@ -214,7 +215,6 @@ def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[b
         then = read_identity(files.folder)
         check_unchanged(then, identity, files.folder)
         earlier = earlier_messages(files.audit)
-        _check_repeatable(model.unrepeatable(spec), earlier, files.folder)
         identity = msgspec.structs.replace(then, restarts=then.restarts + 1)
         secrets = houses.read_run_secrets(files.secrets, everyone)
     else:
@@ -223,21 +223,6 @@ def _begin(loaded: LoadedSpec, model: ModelRun, files: RunFiles, origin: tuple[b
     files.text("spec.toml", spec_toml(spec, base=loaded.base))
     write_identity(files.folder, identity)
     return _Begun(loaded, model, files, tables, register, held_out, secrets, identity, earlier)
-
-
-def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntry], folder: Path) -> None:
-    """Refuses to go on with a run that has sent what no other process can send again.
-
-    Raises:
-        SpecError: naming the message and the reason.
-    """
-    for kind, reason in kinds.items():
-        if any(entry.kind == kind for entry in earlier):
-            raise SpecError(
-                "resume.unrepeatable",
-                f"--resume: the unfinished run has sent {kind}, which cannot be sent again byte by byte ({reason}) and "
-                f"would be charged twice; remove {folder} and run again",
-            )
 
 
 def _play(begun: _Begun, clock: StageClock, stack: ExitStack) -> tuple[LocalNetwork, Outcome]:
@@ -289,6 +274,7 @@ def _seat(begun: _Begun, party: PartyId, network: LocalNetwork, clock: StageCloc
     spec, files = begun.loaded.spec, begun.files
     origin = houses.Origin.of(spec, begun.tables)
     keep = houses.keep_secrets(origin, party, begun.secrets[party], files.folder / "escrow", stack)
+    keep = replace(keep, kept=KeptFiles(files.kept / party, f"{begun.run_digest}/{party}", durable=False))
     table = begun.tables[party]
     holding = Holding(spec, begun.run_digest, table, keep, begun.register, houses.simulated_decoy_key(table))
     report = clock.report if party == spec.label_holder.name else _unheard

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from fedcredit.attack.recorder import recording
-from fedcredit.attack.rehearsal import Cheat, Held, InMemory, Rehearsal, Reseal
+from fedcredit.attack.rehearsal import Cheat, Held, Rehearsal, Reseal
 from fedcredit.attack.sample import Sample, write_sample
 from fedcredit.crypto.totals import add, encrypt_partial
 from fedcredit.errors import DisclosureRefused, FedCreditError, IntegrityError, PeerError
@@ -36,6 +36,8 @@ from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
 from fedcredit.spec.load import load_spec
 from fedcredit.types import COORDINATOR, PartyId
 from fedcredit.wire.message import decode_struct, encode
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 BANK, TAX, UTILITY = PartyId("bank"), PartyId("tax"), PartyId("utility")
 SECTIONS = """
@@ -212,7 +214,7 @@ def _too_many_rounds() -> Cheat:
         original = _EncryptedSums.score
         _EncryptedSums.score = more  # type: ignore[method-assign]
         try:
-            await roles.lead(channel, holding, held_out, InMemory())
+            await roles.lead(channel, holding, held_out)
         finally:
             _EncryptedSums.score = original  # type: ignore[method-assign]
 

@@ -15,7 +15,7 @@ from fedcredit.crypto.prg import SystemEntropy, UnsafeSeededEntropy
 from fedcredit.crypto.seal_format import DEGREE
 from fedcredit.crypto.slots_arithmetic import centred, residues_of
 from fedcredit.crypto.slots_parameters import MODULUS, VALUE_BOUND
-from fedcredit.crypto.slots_products import Vectors, joined, masked_column, negated, share_sums
+from fedcredit.crypto.slots_products import Vectors, joined, masked_column, negated, shade, share_sums
 from fedcredit.errors import BoundError, PeerError
 
 I64 = NDArray[np.int64]
@@ -43,16 +43,17 @@ class Parties:
         label, holder, entropy = self.label, self.holder, SystemEntropy()
         request = label.encrypt(chosen)  # 1: L to P
         selection = slots.Selection(label.public_bytes(), request)
-        pairs = [masked_column(selection, column, entropy) for column in left.T]  # 2: P to L
-        opened = [label.open_masked(request, answer) for answer, _ in pairs]
+        shades = [shade(selection, entropy) for _ in left.T]  # 2: P to L
+        answers = [masked_column(selection, column, r) for column, r in zip(left.T, shades, strict=True)]
+        opened = [label.open_masked(request, answer) for answer in answers]
         of_label = [label.encrypt_vector(one) for one in opened]  # 3: L and P to Q
-        of_holder = [holder.encrypt_vector(kept) for _, kept in pairs]
+        of_holder = [holder.encrypt_vector(r) for r in shades]
         to_label, to_holder = share_sums(  # 4: Q to L and to P
             Vectors(label.public_bytes(), of_label), Vectors(holder.public_bytes(), of_holder), right, entropy
         )
         own = label.open_sums(of_label, to_label, right.shape[1])
         other = holder.open_sums(of_holder, to_holder, right.shape[1])  # 5: P to L
-        return Views(opened, own, other, joined(own, other, bound), [kept for _, kept in pairs])
+        return Views(opened, own, other, joined(own, other, bound), shades)
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +133,10 @@ def test_shares_are_fresh_and_uniform(parties: Parties) -> None:
 def test_masks_come_from_the_entropy_given(parties: Parties) -> None:
     request = parties.label.encrypt(np.array([1, 0]))
     selection = slots.Selection(parties.label.public_bytes(), request)
-    drawn = [masked_column(selection, np.array([5, 6]), UnsafeSeededEntropy(b"r" * 32))[1] for _ in range(2)]
+    drawn = [shade(selection, UnsafeSeededEntropy(b"r" * 32)) for _ in range(2)]
     assert np.array_equal(drawn[0], drawn[1])
     source = UnsafeSeededEntropy(b"r" * 32)
-    first, second = (masked_column(selection, np.array([5, 6]), source)[1] for _ in range(2))
+    first, second = (shade(selection, source) for _ in range(2))
     assert not (first == second).any()
 
 
@@ -163,4 +164,4 @@ def test_minus_of_residues() -> None:
     values = np.array([0, 1, MODULUS - 1], np.uint64)
     assert negated(values).tolist() == [0, MODULUS - 1, 1]
     assert centred(values).tolist() == [0, 1, -1]
-    assert set(slots_products.__all__) >= {"masked_column", "share_sums", "joined"}
+    assert set(slots_products.__all__) >= {"shade", "masked_column", "share_sums", "joined"}

@@ -36,19 +36,6 @@ PARTITION = {"party": "bank", "by": "size", "banks": 3, "alpha": 1.5, "min_rows"
 COMMON = bytes(range(32))
 
 
-class Memory:
-    """Checkpoints that end with the test."""
-
-    def __init__(self) -> None:
-        self._state: bytes | None = None
-
-    def load(self) -> bytes | None:
-        return self._state
-
-    def save(self, state: bytes) -> None:
-        self._state = state
-
-
 @dataclass(frozen=True)
 class BankRole:
     """With whom a bank decides."""
@@ -102,10 +89,10 @@ def part_of(loaded: LoadedSpec, tables: Mapping[PartyId, HolderTable], bank: Par
     for party, keep in secrets(part, tables).items():
         holding, channel = Holding(part, role.digest, tables[party], keep), network.channel(party)
         if party == bank:
-            roles[party] = lead(channel, replace(holding, pool=role.pool), held, Memory(), role.start)
+            roles[party] = lead(channel, replace(holding, pool=role.pool), held, role.start)
         else:
             account = role.accounts.get(party)
-            roles[party] = hold(channel, replace(holding, common=COMMON, account=account), Memory())
+            roles[party] = hold(channel, replace(holding, common=COMMON, account=account))
     return Played(network, roles)
 
 

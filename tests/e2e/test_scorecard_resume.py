@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import stat
@@ -21,16 +22,14 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fedcredit.attack.rehearsal import InMemory
 from fedcredit.crypto.bfv_header import HEADER_BYTES
 from fedcredit.crypto.ternary import TERNARY_BYTES
 from fedcredit.crypto.totals import TotalsSecret
-from fedcredit.errors import DisclosureRefused, IntegrityError, TransportError
+from fedcredit.errors import IntegrityError, TransportError
 from fedcredit.governance.audit import verify_directory
 from fedcredit.governance.gate import Released
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND
-from fedcredit.protocol.scorecard.saved import SavedPartials
-from fedcredit.runtime.checkpoints import FileCheckpoints
+from fedcredit.runtime.kept import KeptFiles
 from fedcredit.runtime.local import LocalNetwork
 from fedcredit.runtime.party_end import PEER_ENDED
 from fedcredit.runtime.simulate import simulate
@@ -132,8 +131,18 @@ def hidden(out: Path) -> Path:
     return folder
 
 
-def kept(out: Path, party: str) -> FileCheckpoints:
-    return FileCheckpoints(hidden(out) / "checkpoints" / party)
+def owner(out: Path, party: str) -> str:
+    (one,) = find_unfinished(out)
+    return hashlib.sha256(f"{one.spec_digest}/{one.run}".encode()).hexdigest() + f"/{party}"
+
+
+def kept(out: Path, party: str) -> KeptFiles:
+    return KeptFiles(hidden(out) / "kept" / party, owner(out, party))
+
+
+def key_of_the_totals(out: Path) -> bytes:
+    run = owner(out, "bank").split("/")[0]
+    return kept(out, "bank").once("scorecard/key", run.encode(), lambda: b"")
 
 
 def charged(folder: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -157,7 +166,7 @@ def same(out: Path, other: Path) -> None:
     assert charged(out) == charged(other)
     assert all(any(kind == CostKind.ROW_BITS for _, kind, *_ in charged(out)[one]) for one in HOLDERS)
     assert verify_directory(out / "audit").keys() == {"bank", *HOLDERS, "coordinator"}
-    assert not (out / "checkpoints").exists()
+    assert not (out / "kept").exists()
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +238,12 @@ def forms(key: bytes) -> Iterator[bytes]:
         yield from (part[:16], part.hex()[:32].encode(), base64.b64encode(part))
 
 
-def test_the_key_is_in_its_owners_checkpoint_and_nowhere_else(config: Path, tmp_path: Path) -> None:
+def test_the_key_is_in_its_owners_folder_and_nowhere_else(config: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     before = interrupted(config, out, ("scorecard.partial", 5))
     folder = hidden(out)
-    state = kept(out, "bank").load()
-    assert state is not None
+    state = key_of_the_totals(out)
+    assert state
     start = HEADER_BYTES + 32
     key = state[start : start + TERNARY_BYTES]
     found = list(forms(key))
@@ -243,9 +252,10 @@ def test_the_key_is_in_its_owners_checkpoint_and_nowhere_else(config: Path, tmp_
         files = [path for path in folder.rglob("*") if path.is_file()]
         return {str(path.relative_to(folder)) for path in files if any(one in path.read_bytes() for one in found)}
 
-    assert named(folder) == {"checkpoints/bank"}
-    assert stat.S_IMODE((folder / "checkpoints" / "bank").stat().st_mode) == 0o600
-    assert stat.S_IMODE((folder / "checkpoints").stat().st_mode) == 0o700
+    (place,) = named(folder)
+    assert place.startswith("kept/bank/")
+    assert stat.S_IMODE((folder / place).stat().st_mode) == 0o600
+    assert stat.S_IMODE((folder / "kept" / "bank").stat().st_mode) == 0o700
     _, after = resumed(config, out)
     assert named(out) == set()
     assert list(tmp_path.glob(".*")) == []
@@ -255,80 +265,94 @@ def test_the_key_is_in_its_owners_checkpoint_and_nowhere_else(config: Path, tmp_
     assert public[-64:] in sent  # what is looked for that way would be found
 
 
-def foreign_partials(out: Path) -> None:
-    other = InMemory()
-    SavedPartials(other, "another run").keep("a", b"b")
-    kept(out, "customs").save(other.load() or b"")
+def files(out: Path, party: str) -> list[Path]:
+    found = sorted((hidden(out) / "kept" / party).iterdir())
+    assert found
+    return found
 
 
 def spoil_bytes(out: Path, party: str) -> None:
-    path = hidden(out) / "checkpoints" / party
-    data = bytearray(path.read_bytes())
-    data[-9] ^= 1
-    path.write_bytes(data)
+    for path in files(out, party):
+        data = bytearray(path.read_bytes())
+        data[-9] ^= 1
+        path.write_bytes(data)
+
+
+def spoil_content(out: Path, party: str) -> None:
+    for path in files(out, party):
+        path.write_bytes(b"[1]")
+
+
+def foreign(out: Path, party: str, of: str) -> None:
+    """As another run or party would have written it."""
+    names = [path.name for path in files(out, party)]
+    shutil.rmtree(hidden(out) / "kept" / party)
+    other = KeptFiles(hidden(out) / "kept" / party, of)
+    for name in ("scorecard/key", "scorecard/partial/train/0"):
+        other.once(name, b"", lambda: b"content")
+    assert names[0] in {path.name for path in files(out, party)}
 
 
 def another_key(out: Path) -> None:
     """A key of this run that was not the one sent."""
-    (one,) = find_unfinished(out)
-    run = hashlib.sha256(f"{one.spec_digest}/{one.run}".encode()).hexdigest()
-    state = kept(out, "bank").load()
-    assert state is not None
-    TotalsSecret.restore(state, TOTAL_BOUND, run)  # as the run itself binds it
-    kept(out, "bank").save(TotalsSecret(TOTAL_BOUND).kept(run))
+    run = owner(out, "bank").split("/")[0]
+    TotalsSecret.restore(key_of_the_totals(out), TOTAL_BOUND, run)  # as the run itself binds it
+    lose(out, "bank")
+    kept(out, "bank").once("scorecard/key", run.encode(), lambda: TotalsSecret(TOTAL_BOUND).kept(run))
 
 
-SPOILT: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
-    "bank-bytes": (lambda out: spoil_bytes(out, "bank"), IntegrityError, "bank: the checkpoint is damaged"),
-    "bank-content": (lambda out: kept(out, "bank").save(b"[1]"), IntegrityError, "key of the totals is damaged"),
-    "bank-foreign": (
-        lambda out: kept(out, "bank").save(TotalsSecret(TOTAL_BOUND).kept("another run")),
-        IntegrityError,
-        "key of the totals is that of another run",
-    ),
-    "bank-other": (another_key, IntegrityError, "totals-key own: bound to other content before"),
+def lose(out: Path, party: str) -> None:
+    shutil.rmtree(hidden(out) / "kept" / party)
+
+
+SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "bank-bytes": (lambda out: spoil_bytes(out, "bank"), "kept.damaged", "is damaged; the run cannot go on"),
+    "bank-content": (lambda out: spoil_content(out, "bank"), "kept.damaged", "is damaged; the run cannot go on"),
+    "bank-foreign": (lambda out: foreign(out, "bank", "another run/bank"), "kept.run", "that of another run or party"),
+    "bank-other": (another_key, "escrow.bound", "kept scorecard/key: bound to other content before"),
     "bank-lost": (
-        lambda out: (hidden(out) / "checkpoints" / "bank").unlink(),
-        IntegrityError,
-        "totals-key own: bound to other content before",
+        lambda out: lose(out, "bank"),
+        "escrow.bound",
+        "kept scorecard/key: bound to other content before",
     ),
-    "holder-bytes": (lambda out: spoil_bytes(out, "customs"), IntegrityError, "customs: the checkpoint is damaged"),
-    "holder-content": (
-        lambda out: kept(out, "customs").save(b"[1]"),
-        IntegrityError,
-        "saved totals of this run are damaged",
+    "holder-bytes": (lambda out: spoil_bytes(out, "customs"), "kept.damaged", "is damaged; the run cannot go on"),
+    "holder-content": (lambda out: spoil_content(out, "customs"), "kept.damaged", "is damaged; the run cannot go on"),
+    "holder-foreign": (
+        lambda out: foreign(out, "customs", owner(out, "tax_office")),
+        "kept.run",
+        "that of another run or party",
     ),
-    "holder-foreign": (foreign_partials, IntegrityError, "saved totals are those of another run"),
     "holder-lost": (
-        lambda out: (hidden(out) / "checkpoints" / "customs").unlink(),
-        DisclosureRefused,
-        "already answered with other bytes",
+        lambda out: lose(out, "customs"),
+        "escrow.bound",
+        "kept scorecard/partial/train/0: bound to other content before",
     ),
 }
 
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_what_is_damaged_foreign_or_lost_is_named(config: Path, tmp_path: Path, how: str) -> None:
-    spoil, error, text = SPOILT[how]
+    spoil, code, text = SPOILT[how]
     out = tmp_path / "o"
     interrupted(config, out, ("scorecard.total", 1))
     before = charged(hidden(out))
     spoil(out)
-    with pytest.raises(error, match=text):
+    with pytest.raises(IntegrityError, match=text) as caught:
         simulate(load_spec(config), out, resume=True)
+    assert caught.value.code == code
     assert not out.exists()
     (failed,) = tmp_path.iterdir()  # what was disclosed stays disclosed; the key does not stay
     assert charged(failed) == before
-    assert not (failed / "checkpoints").exists()
+    assert not (failed / "kept").exists()
 
 
 def test_a_second_key_is_refused_by_its_holders(config: Path, tmp_path: Path) -> None:
     """A label holder that has its totals encrypted twice is stopped, whatever its own escrow says."""
     out = tmp_path / "o"
     interrupted(config, out, ("scorecard.total", 1))
-    (hidden(out) / "checkpoints" / "bank").unlink()
+    lose(out, "bank")
     escrow = hidden(out) / "escrow" / "bank.jsonl"
-    lines = [line for line in escrow.read_text().splitlines() if "totals-key" not in line]
+    lines = [line for line in escrow.read_text().splitlines() if "scorecard/key" not in line]
     escrow.write_text("".join(line + "\n" for line in lines))
     with pytest.raises(IntegrityError, match="totals-key bank: bound to other content before"):
         simulate(load_spec(config), out, resume=True)

@@ -41,7 +41,7 @@ class Counting:
     @property
     def model(self) -> ModelRun:
         seconds = {"start": "align", "count": "train"}
-        return ModelRun((ALIGN,), seconds, self.role, self.coordinate, self.own, self.write, lambda _: {})
+        return ModelRun((ALIGN,), seconds, self.role, self.coordinate, self.own, self.write)
 
     def role(self, spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
         return self.count(seat)

@@ -106,11 +106,11 @@ def raising(error: BaseException) -> Callable[[RunFiles], None]:
 
 def begin(files: RunFiles) -> None:
     """What only an unfinished run needs."""
-    for place in ("secrets/bank", "checkpoints/bank", "headroom/bank.jsonl", "run.json"):
+    for place in ("secrets/bank", "kept/bank/0", "checkpoints/bank", "headroom/bank.jsonl", "run.json"):
         files.text(place, "x")
 
 
-TRANSIENT = {"secrets", "checkpoints", "headroom", "run.json", "lock"}
+TRANSIENT = {"secrets", "kept", "checkpoints", "headroom", "run.json", "lock"}
 
 
 def test_secrets_and_checkpoints_are_never_in_a_run_directory(tmp_path: Path) -> None:

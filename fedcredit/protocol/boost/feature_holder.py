@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
+from fedcredit.crypto.slots import Selection
 from fedcredit.errors import DataError, DisclosureRefused, IntegrityError, PeerError
 from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
@@ -43,6 +45,8 @@ from fedcredit.wire.message import encode
 __all__ = ["HolderInputs", "HolderTrees", "OwnSplit", "hold_trees"]
 
 Bools = NDArray[np.bool_]
+
+_SIDES = "boost/bitmaps/"
 
 
 @dataclass(frozen=True)
@@ -214,6 +218,8 @@ class _Answers:
             for number in range(len(self._plan.slots)):
                 await self._bitmaps(channel, (tree, number), every)
             return
+        answerer.settled()  # whoever begins a tree has saved the one before
+        self._inputs.keep.kept.drop(_SIDES)
         draws, plan, outputs = self._inputs.draws, self._plan, sum(self._bins)
         offered = draws.columns(tree, len(self._bins), plan.boost.column_sampling)
         if plan.boost.column_sampling < 1:
@@ -261,7 +267,7 @@ class _Answers:
         if self._given is None:
             bitmaps = [pack_bits(bits[self._rows]) for bits in sides]
         else:
-            bitmaps = [self._given.train.select(bits.astype(np.int64), None) for bits in sides]
+            bitmaps = _chosen(f"{_SIDES}{tree}/{number}", self._given.train, sides, self._inputs.keep)
         names = [self._inputs.own[one.feature].name for one in fresh]
         costs = tuple(Cost(CostKind.ROW_BITS, name, names.count(name)) for name in dict.fromkeys(names))
         answer = Bitmaps(tree=tree, round=number, bitmaps=bitmaps)
@@ -310,9 +316,15 @@ async def _send_paths(
         bits = np.column_stack([np.zeros((int(test.sum()), 0), np.bool_), *(one[test] for one in sides)])
         message = Paths(rows=len(bits), splits=len(splits), bits=pack_bits(bits))
     else:
-        message = ChosenPaths(bodies=[given.test.select(one.astype(np.int64), None) for one in sides])
+        message = ChosenPaths(bodies=_chosen("boost/paths", given.test, sides, inputs.keep))
     # No cost: the same thresholds as in training, about other rows; no row is told more often than the cap allows.
     await channel.send(inputs.label_holder, message, spend=Spend(_digest(message), ()))
+
+
+def _chosen(name: str, rows: Selection, sides: Sequence[Bools], keep: KeptSecrets) -> list[bytes]:
+    """Sides of splits in the rows that the label holder chose, once: a second answer would be a second release."""
+    about = rows.digest + b"".join(content_digest(side.astype(np.int8)) for side in sides)
+    return keep.all_once(name, about, lambda: [rows.select(side.astype(np.int64), None) for side in sides])
 
 
 def _digest(message: TreeShapes | WantedSplits | Paths | ChosenPaths) -> str:

@@ -239,6 +239,8 @@ class TreeRun:
         state = self.state.to_state()
         note_tree(self._inputs.keep.escrow, tree, state.trees[-1], state.splits[known:])
         self._inputs.checkpoints.save(write_checkpoint(state))
+        if self._asker is not None:
+            self._asker.settled(self._inputs.keep)
         self._inputs.report(tree + 1, plan.boost.trees, record)
 
     async def _begin(self, tree: int, offered: Bools) -> TreeGrower:

@@ -82,7 +82,14 @@ class GroupSumAnswerer:
         if setup.purpose != conversation.purpose:
             raise PeerError("group_sum.purpose", f"{asker}: set-up of conversation {setup.purpose!r}")
         with blaming(asker):
-            answerer = make_answerer(conversation.parameters, conversation.reference, setup.setup, grouping, entropy)
+            answerer = make_answerer(
+                conversation.parameters,
+                conversation.reference,
+                setup.setup,
+                grouping,
+                entropy,
+                keep.within(_place(conversation.purpose)),
+            )
         await channel.send(asker, Hints(purpose=conversation.purpose, outputs=grouping.outputs, hints=answerer.hints()))
         return cls(channel, conversation, asker, answerer, keep)
 
@@ -138,6 +145,10 @@ class GroupSumAnswerer:
             masks += [mask for _, mask in answers]
         return masks
 
+    def settled(self) -> None:
+        """The asker goes on from behind all that was answered until now: it will not ask for it again."""
+        self._keep.kept.drop(f"{_place(self._conversation.purpose)}/answer/")
+
     def _take(self, batch: int | None) -> int:
         """Number of the batch to answer, which no later one may fall below."""
         number = self._next if batch is None else batch
@@ -169,6 +180,10 @@ class GroupSumAnswerer:
         self._keep.escrow.bind("answered", key, digest)
         parts = b"".join(len(part).to_bytes(8, "little") + part for part in added)
         self._keep.escrow.bind("answered-with", key, hashlib.sha256(parts).hexdigest())
+
+
+def _place(purpose: str) -> str:
+    return f"group_sum/answers/{purpose}"
 
 
 def price_each(codes: Sequence[str], weight: int = 1) -> Priced:

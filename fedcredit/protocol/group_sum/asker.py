@@ -80,7 +80,8 @@ class GroupSumAsker:
         answerers = list(shapes)
         conversation.check_sizes(max((shape.outputs for shape in shapes.values()), default=0))
         reference = conversation.reference
-        asker = make_asker(conversation.parameters, reference, keep.secret.entropy("group_sum/asker", reference))
+        entropy, once = keep.secret.entropy("group_sum/asker", reference), keep.within(_place(conversation.purpose))
+        asker = make_asker(conversation.parameters, reference, entropy, once)
         commitments = await channel.gather(answerers, GroupingCommitment)
         for party, commitment in commitments.items():
             _check_purpose(party, commitment.purpose, conversation.purpose)
@@ -154,6 +155,10 @@ class GroupSumAsker:
                 for one, body in zip(pending, answers[party].bodies, strict=True):
                     masked.append(one.open_masked(party, body))
         return masked
+
+    def settled(self, keep: KeptSecrets) -> None:
+        """Nobody will ask for the vectors of this conversation again that were asked until now: the state is saved."""
+        keep.kept.drop(f"{_place(self._conversation.purpose)}/vector/")
 
     def _take(self, batch: int | None) -> int:
         """Number of the batch to ask, which no later one may fall below."""
@@ -235,6 +240,10 @@ def _tolerance(field: Field, bins: int) -> float:
     """How far the sum over a feature's bins may lie from the total: by the answerer's noise, and by nothing else."""
     hard = float(field.slack * bins)
     return min(hard, _DEVIATIONS * field.deviation * math.sqrt(bins)) if field.deviation > 0 else hard
+
+
+def _place(purpose: str) -> str:
+    return f"group_sum/asks/{purpose}"
 
 
 def _digest(*parts: bytes) -> str:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.backends import answer_size, request_size
 from fedcredit.crypto.commitment import content_digest
 from fedcredit.crypto.group_sum import Grouping
+from fedcredit.crypto.kept import Once
 from fedcredit.crypto.packing import Field, PackPlan, plan
 from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.profiles import PROFILES, GroupSumParameters, derive
@@ -22,6 +25,7 @@ from fedcredit.crypto.secret import RunSecret
 from fedcredit.errors import BoundError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
+from fedcredit.protocol.checkpoint import Kept, NothingKept
 from fedcredit.protocol.group_sum.messages import LARGEST_ANSWER, LARGEST_REQUEST, NonceCommitment, NonceReveal
 from fedcredit.types import PartyId
 
@@ -56,11 +60,34 @@ class KeptSecrets:
         secret: The run's secret, from which keys and one-time seeds are derived.
         replayable: Source of what an auditor must be able to repeat: order of features, noise, rounding.
         escrow: Where the party keeps seeds and salts, and remembers what it has asked and answered.
+        kept: Where it keeps what the cipher library draws: no process after this one could make it again.
     """
 
     secret: RunSecret
     replayable: Entropy
     escrow: Escrow
+    kept: Kept = field(default_factory=NothingKept)
+
+    def once(self, name: str, about: bytes, make: Callable[[], bytes]) -> bytes:
+        """What the library draws, made once in a run and on the disk when this returns; see `Kept.once`.
+
+        The escrow knows its digest for good: what was lost is never made a second time.
+
+        Raises:
+            IntegrityError: it was made from something else before, is damaged, or is gone.
+        """
+        body = self.kept.once(name, about, make)
+        self.escrow.bind("kept", name, hashlib.sha256(body).hexdigest())
+        return body
+
+    def all_once(self, name: str, about: bytes, make: Callable[[], list[bytes]]) -> list[bytes]:
+        """Several bodies of one message; see `once`."""
+        kept = self.once(name, about, lambda: msgspec.msgpack.encode(make()))
+        return msgspec.msgpack.decode(kept, type=list[bytes])
+
+    def within(self, place: str) -> Once:
+        """`once` with names that begin with a place."""
+        return lambda name, about, make: self.once(f"{place}/{name}", about, make)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
-from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.answerer import GroupSumAnswerer, Priced, price_each
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
@@ -41,7 +40,6 @@ from fedcredit.protocol.scorecard.messages import (
 )
 from fedcredit.protocol.scorecard.partial import RowDraws, check_table, partial_totals, perturb, total_bits
 from fedcredit.protocol.scorecard.plan import FIT_UNIT, TOTAL_BOUND, FitPlan, column_costs, pairs
-from fedcredit.protocol.scorecard.saved import SavedPartials
 from fedcredit.protocol.select.feature_holder import GivenRows, OwnColumns, answer_products, take_rows
 from fedcredit.protocol.select.label_holder import Part
 from fedcredit.types import COORDINATOR, PartyId
@@ -66,7 +64,6 @@ class HolderInputs:
         data_version: Name of the data in the ledger.
         plan: The fit.
         keep: Randomness and escrow.
-        checkpoints: Where encrypted partials are kept.
         min_rows: Rows without which a merged bin is refused; 0 where bins were made for several banks.
     """
 
@@ -78,7 +75,6 @@ class HolderInputs:
     data_version: str
     plan: FitPlan
     keep: KeptSecrets
-    checkpoints: Checkpoints
     min_rows: int = 1
 
 
@@ -253,7 +249,6 @@ class _Totals:
         self._channel, self._session, self._inputs = channel, session, inputs
         self._kept, self._given = kept
         self._mask = MaskKey(inputs.keep.secret.entropy("scorecard/mask-key", session.run_digest.encode()))
-        self._saved = SavedPartials(inputs.checkpoints, session.run_digest)
         self._draws = RowDraws(inputs.keep.replayable.take(SEED_BYTES), inputs.index.ids)
         self._number = 0
         self._bits = 0.0
@@ -299,7 +294,7 @@ class _Totals:
         roster = MaskRoster(self._session.run_digest, asked, keys) if len(keys) > 1 else None
         # What is asked: points, key and roster, none of which says anything of a row.
         request = _joined(encode(points), key.public, b"" if roster is None else roster.digest())
-        body = self._body(_joined(request, content_digest(total)).hex(), key, (part, total), roster)
+        body = self._body(_joined(request, content_digest(total), chosen.encode()), key, (part, total), roster)
         message = EncryptedPartial(round=self._number, rows=part, body=body)
         bits = total_bits(tables, plan.step_units if part == "train" else 1)
         # A row is in one part of the split: the run costs it what the dearer part costs. Where the split is not known
@@ -311,13 +306,13 @@ class _Totals:
         self._number += 1
         return tables
 
-    def _body(self, name: str, key: TotalsKey, rows: tuple[Part, Ints], roster: MaskRoster | None) -> bytes:
+    def _body(self, about: bytes, key: TotalsKey, rows: tuple[Part, Ints], roster: MaskRoster | None) -> bytes:
         """The masked, encrypted partial: of an earlier attempt at this run, or fresh and kept before it leaves."""
-        body = self._saved.find(name)
-        if body is None:
-            body = self._encrypted(key, *rows, roster) if self._given is None else self._selected(*rows, roster)
-            self._saved.keep(name, body)
-        return body
+
+        def fresh() -> bytes:
+            return self._encrypted(key, *rows, roster) if self._given is None else self._selected(*rows, roster)
+
+        return self._inputs.keep.once(f"scorecard/partial/{rows[0]}/{self._number}", about, fresh)
 
     def _encrypted(self, key: TotalsKey, _part: Part, total: Ints, roster: MaskRoster | None) -> bytes:
         masks, largest = None, TOTAL_BOUND

@@ -19,7 +19,6 @@ from fedcredit.protocol.align.index import RowIndex
 from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
-from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.asker import Expected, GroupSumAsker
 from fedcredit.protocol.group_sum.session import KeptSecrets, Session
 from fedcredit.protocol.scorecard.candidates import Candidates, merged_codes, woe_columns
@@ -39,7 +38,6 @@ from fedcredit.protocol.scorecard.messages import (
 )
 from fedcredit.protocol.scorecard.partial import check_totals, partial_totals
 from fedcredit.protocol.scorecard.plan import TOTAL_BOUND, FitPlan, pairs
-from fedcredit.protocol.scorecard.saved import SavedKey
 from fedcredit.protocol.select.label_holder import ChosenRows, Part, choose_rows, sum_products
 from fedcredit.spec.model import ScorecardSection
 from fedcredit.types import COORDINATOR, PartyId
@@ -65,7 +63,6 @@ class LabelInputs:
         rules: Section ``[scorecard]``.
         plan: The fit.
         keep: Randomness and escrow.
-        checkpoints: Where the key of the totals is kept.
         decisions: Who decides.
     """
 
@@ -78,7 +75,6 @@ class LabelInputs:
     rules: ScorecardSection
     plan: FitPlan
     keep: KeptSecrets
-    checkpoints: Checkpoints
     decisions: Decisions = field(default_factory=OneBank)
 
 
@@ -89,7 +85,7 @@ async def lead_scorecard(channel: Channel, session: Session, inputs: LabelInputs
         DisclosureRefused: more bins would be returned than the label holder's own ledger allows.
         DataError: no feature is left.
         PeerError: a holder's answer can not be one.
-        IntegrityError: the key that an earlier attempt at this run has kept is damaged, foreign or lost.
+        IntegrityError: what an earlier attempt at this run has kept is damaged, foreign or lost.
     """
     channel.stage("scorecard")
     await _announce(channel, inputs)
@@ -143,7 +139,6 @@ class _EncryptedSums:
         self._own_codes = [merged_codes(feature, codes[feature.code]) for feature in mine]
         self._own_columns = woe_columns(mine, inputs.own)
         self._asker: GroupSumAsker | None = None
-        self._saved = SavedKey(inputs.checkpoints, session.run_digest)
         self._key: TotalsSecret | None = None
         self._kept: Mapping[PartyId, list[int]] = {}
         self._number = 0
@@ -161,7 +156,7 @@ class _EncryptedSums:
             await self._within(found)
         if self._chosen is not None:
             numbers = {party: len(self._places[party]) for party in self._holders}
-            sums_of_pairs = await sum_products(self._channel, self._chosen, numbers, WOE_LIMIT_UNITS)
+            sums_of_pairs = await sum_products(self._channel, self._chosen, numbers, WOE_LIMIT_UNITS, self._inputs.keep)
             for (first, second), sums in sums_of_pairs.items():
                 self._place(found, first, second, sums)
             return np.triu(found) + np.triu(found, 1).T
@@ -238,12 +233,10 @@ class _EncryptedSums:
             codes = [features[place].code for place in self._kept.get(party, [])]
             await self._channel.send(party, Kept(codes=codes))
         if self._chosen is None:
-            self._key = self._saved.take()
+            self._key = _totals_key(self._inputs.keep, self._session.run_digest)
             message = TotalsKey(public=self._key.public_bytes())
         else:
             message = TotalsKey(public=self._chosen.secret.public_bytes())
-        # A checkpoint that was lost would give another key, under which the same totals would be paid for again.
-        self._inputs.keep.escrow.bind("totals-key", "own", hashlib.sha256(message.public).hexdigest())
         await self._channel.broadcast([*self._inputs.holders, COORDINATOR], message)
 
     async def totals(self, tables: Sequence[Ints]) -> Ints:
@@ -306,6 +299,12 @@ class _EncryptedSums:
     def _split(self, party: PartyId, by_bin: Ints) -> list[Ints]:
         bins = [self._inputs.candidates.features[place].merged.bins for place in self._places[party]]
         return np.split(by_bin, np.cumsum(bins)[:-1])
+
+
+def _totals_key(keep: KeptSecrets, run: str) -> TotalsSecret:
+    """The key pair of the totals: totals under a second one would be paid for again."""
+    kept = keep.once("scorecard/key", run.encode(), lambda: TotalsSecret(TOTAL_BOUND).kept(run))
+    return TotalsSecret.restore(kept, TOTAL_BOUND, run)
 
 
 def _sum_by(codes: NDArray[np.int32], values: Ints, bins: int) -> Ints:

@@ -19,7 +19,6 @@ from fedcredit.protocol.bin.features import OwnFeature
 from fedcredit.protocol.bin.label_holder import BinInputs, BinnedRun, bin_all, check_classes
 from fedcredit.protocol.bin.messages import SCHEMA as BIN
 from fedcredit.protocol.channel import Channel
-from fedcredit.protocol.checkpoint import Checkpoints
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.protocol.group_sum.session import agree
 from fedcredit.protocol.holding import Holding
@@ -77,7 +76,6 @@ async def lead(
     channel: Channel,
     holding: Holding,
     held_out: Callable[[Sequence[str]], NDArray[np.bool_]],
-    checkpoints: Checkpoints,
     start: CommonScorecard | None = None,
 ) -> LabelResult:
     """The label holder's role.
@@ -86,7 +84,6 @@ async def lead(
         channel: To everyone.
         holding: What it brings.
         held_out: Says which of some ids are test rows.
-        checkpoints: Its key of the totals.
         start: What it starts from, where it joins the banks of an earlier hybrid run.
 
     Raises:
@@ -113,12 +110,12 @@ async def lead(
         budgets[party] = Budget(min(binned.equations[party].values()), bins)
     data, rules = holding.table.digest, spec.scorecard
     candidates = await decisions.candidates(Offer(binned.features, own, index.train, budgets, rules, plan))
-    inputs = LabelInputs(own, bad, index, candidates, holders, data, rules, plan, keep, checkpoints, decisions)
+    inputs = LabelInputs(own, bad, index, candidates, holders, data, rules, plan, keep, decisions)
     fitted = await lead_scorecard(channel, session, inputs)
     return LabelResult(index, tuple(own), bad, binned, candidates, budgets, fitted)
 
 
-async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> tuple[RowIndex, list[HolderFeature]]:
+async def hold(channel: Channel, holding: Holding) -> tuple[RowIndex, list[HolderFeature]]:
     """A feature holder's role; returns the common rows and its own part of the model."""
     spec, keep = holding.spec, holding.keep
     leader, holders = spec.label_holder.name, [party.name for party in spec.feature_holders]
@@ -132,7 +129,7 @@ async def hold(channel: Channel, holding: Holding, checkpoints: Checkpoints) -> 
     answers = AnswerInputs(leader, own, least, holding.table.digest, keep)
     basis = await answer_bins(channel, session, answers)
     data, plan = holding.table.digest, plan_fit(spec.scorecard)
-    inputs = HolderInputs(leader, holders, own, index, basis, data, plan, keep, checkpoints, min(least, 1))
+    inputs = HolderInputs(leader, holders, own, index, basis, data, plan, keep, min(least, 1))
     return index, await hold_features(channel, session, inputs)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcredit.crypto.commitment import content_digest
-from fedcredit.crypto.slots import Selection, SlotsSecret
-from fedcredit.crypto.slots_products import Vectors, masked_column, share_sums
+from fedcredit.crypto.slots import Selection
+from fedcredit.crypto.slots_products import Vectors, masked_column, shade, share_sums
 from fedcredit.errors import PeerError
 from fedcredit.protocol.blame import blaming
 from fedcredit.protocol.channel import Channel
 from fedcredit.protocol.group_sum.session import KeptSecrets
+from fedcredit.protocol.select.label_holder import own_key
 from fedcredit.protocol.select.messages import (
     ColumnShades,
     OpenedSums,
@@ -84,6 +85,8 @@ async def take_rows(channel: Channel, label_holder: PartyId, rows: int, keep: Ke
         keep.escrow.bind("chosen-by", f"{label_holder}/{part}", commitment.hex())
     with blaming(label_holder):
         train, test = Selection(message.public, message.train), Selection(message.public, message.test)
+    for part, choice in (("train", train), ("test", test)):  # a second encryption would be a second question
+        keep.escrow.bind("chosen-as", f"{label_holder}/{part}", choice.digest.hex())
     if {train.rows, test.rows} != {rows}:
         raise PeerError("select.rows", f"{label_holder}: chooses among {train.rows} and {test.rows} rows, of {rows}")
     return GivenRows(label_holder, message.public, train, test)
@@ -107,6 +110,7 @@ async def answer_products(
     Raises:
         DisclosureRefused: the ledger's cap does not allow it.
         PeerError: a message does not fit what was agreed.
+        IntegrityError: an earlier attempt at this run was asked something else, or what it kept is damaged or gone.
     """
     columns = dict(own.others)
     for first in sorted([channel.party, *columns]):
@@ -126,11 +130,13 @@ async def _lead(
     keep, run_digest = secret
     # Bound to the choice: the same shades under another one would show the columns on the rows in which they differ.
     entropy = keep.secret.entropy("select/shades", run_digest.encode(), given.train.digest, content_digest(own.values))
-    shaded = [masked_column(given.train, column, entropy) for column in own.values.T]
-    bodies, shades = [body for body, _ in shaded], [shade for _, shade in shaded]
+    shades = [shade(given.train, entropy) for _ in own.values.T]
+    about = given.train.digest + content_digest(own.values)  # all that columns and shades follow from
+    pairs = list(zip(own.values.T, shades, strict=True))
+    bodies = keep.all_once("select/columns", about, lambda: [masked_column(given.train, x, r) for x, r in pairs])
     await channel.send(given.label_holder, ShadedColumns(bodies=bodies))
-    key = SlotsSecret()
-    vectors = [key.encrypt_vector(shade) for shade in shades]
+    key = own_key("select/shades-key", keep, run_digest)
+    vectors = keep.all_once("select/shades", about, lambda: [key.encrypt_vector(r) for r in shades])
     await channel.broadcast(later, ColumnShades(public=key.public_bytes(), bodies=vectors))
     columns = dict(own.others)
     for second in later:
@@ -156,7 +162,11 @@ async def _follow(
     entropy = keep.secret.entropy("select/offsets", run_digest.encode(), asked, content_digest(own.values))
     of_label, of_holder = Vectors(given.public, shared.bodies), Vectors(shades.public, shades.bodies)
     with blaming(f"{first} and {leader}"):
-        ours, theirs = share_sums(of_label, of_holder, own.values, entropy)
+        ours, theirs = keep.all_once(
+            f"select/sums/{first}",
+            asked + content_digest(own.values),
+            lambda: list(share_sums(of_label, of_holder, own.values, entropy)),
+        )
     message = SumShares(of=first, body=ours)
     await channel.send(leader, message, spend=_spend(message, own.names, columns))
     await channel.send(first, ShadeSums(body=theirs))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.commitment import commit_vector
+from fedcredit.crypto.commitment import commit_vector, content_digest
 from fedcredit.crypto.slots import SlotsSecret
 from fedcredit.crypto.slots_products import joined
 from fedcredit.errors import PeerError
@@ -20,7 +20,7 @@ from fedcredit.protocol.group_sum.session import KeptSecrets
 from fedcredit.protocol.select.messages import OpenedSums, RowChoice, ShadedColumns, SharedColumns, SumShares
 from fedcredit.types import COORDINATOR, PartyId
 
-__all__ = ["ChosenRows", "Part", "choose_rows", "sum_products"]
+__all__ = ["ChosenRows", "Part", "choose_rows", "own_key", "sum_products"]
 
 Ints = NDArray[np.int64]
 Part = Literal["train", "test"]
@@ -82,9 +82,12 @@ async def choose_rows(
         holders: All feature holders; each gets the same bytes.
         index: All rows, and which count.
         keep: Escrow of the seeds of the commitments, for an auditor.
-        run_digest: Binds those seeds.
+        run_digest: Binds those seeds, and the key.
+
+    Raises:
+        IntegrityError: an earlier attempt at this run chose other rows, or what it kept is damaged or gone.
     """
-    secret = SlotsSecret()
+    secret = own_key("select/key", keep, run_digest)
     vectors: dict[Part, Ints] = {"train": index.train.astype(np.int64), "test": index.test.astype(np.int64)}
     commitments: dict[Part, bytes] = {}
     for part, vector in vectors.items():
@@ -92,7 +95,7 @@ async def choose_rows(
         commitments[part] = commit_vector(vector, seed)
         keep.escrow.bind("chosen", part, commitments[part].hex())
         keep.escrow.record("choice", {"part": part, "seed": seed.hex(), "commitment": commitments[part].hex()})
-    requests: dict[Part, bytes] = {part: secret.encrypt(vector) for part, vector in vectors.items()}
+    requests = {part: _encrypted(secret, part, vector, keep) for part, vector in vectors.items()}
     message = RowChoice(
         public=secret.public_bytes(),
         train=requests["train"],
@@ -104,8 +107,18 @@ async def choose_rows(
     return ChosenRows(secret, index, requests)
 
 
+def own_key(name: str, keep: KeptSecrets, run_digest: str) -> SlotsSecret:
+    """A key pair of this run: the one that an earlier attempt has kept, or a fresh one, kept before anyone has it."""
+    about = run_digest.encode()
+    return SlotsSecret.restore(keep.once(name, about, lambda: SlotsSecret().kept(run_digest)), run_digest)
+
+
+def _encrypted(secret: SlotsSecret, part: Part, vector: Ints, keep: KeptSecrets) -> bytes:
+    return keep.once(f"select/rows/{part}", content_digest(vector), lambda: secret.encrypt(vector))
+
+
 async def sum_products(
-    channel: Channel, chosen: ChosenRows, columns: Mapping[PartyId, int], limit: int
+    channel: Channel, chosen: ChosenRows, columns: Mapping[PartyId, int], limit: int, keep: KeptSecrets
 ) -> dict[tuple[PartyId, PartyId], Ints]:
     """Sums, over the training rows that count, of products of one holder's columns with another's.
 
@@ -114,12 +127,14 @@ async def sum_products(
         chosen: The rows.
         columns: Number of columns of each holder that has any.
         limit: Largest absolute value of a column.
+        keep: Keeps what is encrypted.
 
     Returns:
         For each pair of holders in the order of their names, int64 (columns of the first, columns of the second).
 
     Raises:
         PeerError: a message does not fit what was agreed, or a sum that no columns within the limit can have.
+        IntegrityError: a holder's columns are other ones than in an earlier attempt at this run.
     """
     found = {}
     bound = int(chosen.index.train.sum()) * limit**2
@@ -132,7 +147,7 @@ async def sum_products(
             raise PeerError("select.columns", f"{first}: {len(shaded.bodies)} columns, {columns[first]} were agreed")
         with blaming(first):
             opened = [chosen.secret.open_masked(chosen.requests["train"], body) for body in shaded.bodies]
-        shared = [chosen.secret.encrypt_vector(values) for values in opened]
+        shared = _shared(first, opened, chosen, keep)
         await channel.broadcast(later, SharedColumns(of=first, bodies=shared))
         for second in later:
             shares = await channel.receive(second, SumShares)
@@ -146,3 +161,9 @@ async def sum_products(
             with blaming(f"{first} and {second}"):  # either may have lied: each share alone is uniform
                 found[first, second] = joined(own, np.array(rest.sums, dtype=np.uint64), bound)
     return found
+
+
+def _shared(first: PartyId, opened: Sequence[NDArray[np.uint64]], chosen: ChosenRows, keep: KeptSecrets) -> list[bytes]:
+    """What was opened of a holder, encrypted for the holders after it."""
+    about = content_digest(np.stack(opened))
+    return keep.all_once(f"select/shared/{first}", about, lambda: [chosen.secret.encrypt_vector(one) for one in opened])

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcredit.crypto.profiles import BFV_8192
 from fedcredit.kernels.calibration import prior_shift
 from fedcredit.kernels.points import points_of_logit
 from fedcredit.kernels.tree_model import gain_by_feature, splits_by_feature
@@ -51,13 +50,6 @@ def _tell(report: Report, done: int, total: int, record: TreeRecord) -> None:
     part = "training" if record.validation_auc is None else "validation"
     value = record.train_auc if record.validation_auc is None else record.validation_auc
     report(done, total, f"AUC {value:.4f} on the {part} part")
-
-
-def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
-    """What SEAL encrypts and nobody keeps: it draws from the system."""
-    seal = "the cipher library draws its own randomness"
-    kinds = ["group_sum.request"] * (spec.crypto.profile == BFV_8192) + ["select.rows"] * spec.align.hidden
-    return dict.fromkeys(kinds, seal)
 
 
 def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
@@ -236,5 +228,5 @@ def _chosen(result: BoostResult) -> ChosenAnswers | None:
     return ChosenAnswers(len(result.bad), answered, 0, 0)
 
 
-BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)
+BOOST_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write)
 """``model = "boost"``."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from fedcredit.crypto.profiles import BFV_8192
 from fedcredit.errors import DataError
 from fedcredit.kernels.woe import WOE_LIMIT_UNITS
 from fedcredit.protocol.bin.conversation import bin_conversation
@@ -40,15 +39,8 @@ _SECONDS = {
 def _role(spec: RunSpec, seat: Seat, held_out: HeldOutRows) -> Coroutine[Any, Any, Any]:
     del spec
     if seat.holding.leads:
-        return lead(seat.channel, seat.holding, held_out, seat.checkpoints)
-    return hold(seat.channel, seat.holding, seat.checkpoints)
-
-
-def _unrepeatable(spec: RunSpec) -> Mapping[str, str]:
-    """What SEAL encrypts and nobody keeps: it draws from the system. Key and partials of plain totals are kept."""
-    seal = "the cipher library draws its own randomness"
-    kinds = ["group_sum.request"] * (spec.crypto.profile == BFV_8192) + ["select.rows"] * spec.align.hidden
-    return dict.fromkeys(kinds, seal)
+        return lead(seat.channel, seat.holding, held_out)
+    return hold(seat.channel, seat.holding)
 
 
 def _own(files: RunFiles, outcome: Outcome, party: PartyId) -> Written:
@@ -177,5 +169,5 @@ def chosen_answers(result: LabelResult, spec: RunSpec) -> ChosenAnswers | None:
     return ChosenAnswers(len(result.bad), totals + shaded, 2 * pairs_of_columns, WOE_LIMIT_UNITS)
 
 
-SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write, _unrepeatable)
+SCORECARD_RUN = ModelRun(SCHEMAS, _SECONDS, _role, coordinate, _own, _write)
 """``model = "scorecard"``."""

@@ -92,7 +92,8 @@ def test_nothing_secret_is_left_and_the_logs_hold(trial: Callable[..., Any]) -> 
         folder = made.homes[party].runs / finished.run
         assert verify(folder / "audit" / f"{party}.jsonl", finished.audit_head).head == finished.audit_head
         names = {one.name for one in folder.iterdir()}
-        assert not names & {"secrets", "checkpoints", "headroom", "attempt", "complete", "lock", "progress.json"}
+        secret = {"secrets", "kept", "checkpoints", "headroom"}
+        assert not names & {*secret, "attempt", "complete", "lock", "progress.json"}
         assert list((made.homes[party].state / "runs").iterdir()) == []
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from fedcredit.protocol.group_sum.answerer import price_each
 from fedcredit.protocol.group_sum.replay import rebuild_request, vector_seeds
 from fedcredit.protocol.group_sum.session import Conversation, KeptSecrets, Session, grouping_secrets, vector_seed
 from fedcredit.runtime.escrow import FileEscrow, read_escrow
+from fedcredit.runtime.kept import KeptFiles
 from fedcredit.types import PartyId
 
 BANK, TAX, UTILITY = PartyId("bank"), PartyId("tax"), PartyId("utility")
@@ -225,11 +228,57 @@ def test_a_profile_without_seeds_says_that_it_can_not_be_replayed() -> None:
         rebuild_request(played, 0, [np.zeros(10, np.int64)], [bytes(32)])
 
 
-def test_a_bfv_run_that_starts_again_is_refused_by_who_answered_it(
+def with_folders(played: Any, folder: Path) -> Any:
+    """Each party with a folder for what its library draws."""
+    keeps = {
+        party: replace(keep, kept=KeptFiles(folder / party, f"run/{party}")) for party, keep in played.keeps.items()
+    }
+    return replace(played, keeps=keeps)
+
+
+def test_a_bfv_run_that_starts_again_sends_the_same_bytes(scene: Any, keeping: Keeping, tmp_path: Path) -> None:
+    """Key, request and answers are those of the first time, and the sums that they open to."""
+    found = []
+    for _ in range(3):
+        played, escrows = _house(tmp_path, scene("bfv-8192"), keeping)
+        played = with_folders(played, tmp_path / "kept")
+        columns = played.columns(1)
+        sums, network = played.play(asking(columns), answering)
+        found.append((bodies(network), {party: [one.tolist() for one in of] for party, of in sums.items()}))
+        _close(escrows)
+    assert found[0] == found[1] == found[2]
+    assert {len(list((tmp_path / "kept" / party).iterdir())) for party in (TAX, UTILITY)} == {1}
+    assert len(list((tmp_path / "kept" / BANK).iterdir())) == 2
+
+
+@pytest.mark.parametrize("lost", [BANK, TAX])
+def test_a_bfv_run_that_has_lost_what_it_kept_is_refused_at_home(
+    scene: Any, keeping: Keeping, tmp_path: Path, lost: PartyId
+) -> None:
+    what = {BANK: "kept group_sum/asks/talk/key", TAX: "kept group_sum/answers/talk/answer/"}
+    for attempt in range(2):
+        played, escrows = _house(tmp_path, scene("bfv-8192"), keeping)
+        if attempt:
+            shutil.rmtree(tmp_path / "kept" / lost)
+        played = with_folders(played, tmp_path / "kept")
+        if attempt:
+            with pytest.raises(IntegrityError, match=f"{what[lost]}.*: bound to other content"):
+                played.play(asking(played.columns(1)), answering)
+        else:
+            played.play(asking(played.columns(1)), answering)
+        _close(escrows)
+
+
+def test_a_bfv_run_that_starts_again_with_other_keys_is_refused_by_who_answered_it(
     scene: Any, keeping: Keeping, tmp_path: Path
 ) -> None:
     """Its library draws other keys: the same vector under the same number is another request."""
     for attempt in range(2):
+        if attempt:  # an asker that has forgotten all, and not by accident
+            lines = (tmp_path / "bank.jsonl").read_text().splitlines()
+            kept = [line for line in lines if json.loads(line).get("bind") != "kept"]
+            assert len(kept) < len(lines)
+            (tmp_path / "bank.jsonl").write_text("".join(line + "\n" for line in kept))
         played, escrows = _house(tmp_path, scene("bfv-8192"), keeping)
         if attempt:
             with pytest.raises(FedCreditError, match="answered talk/0: bound to other content"):
