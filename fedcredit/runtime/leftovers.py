@@ -49,12 +49,14 @@ def mend_lines(path: Path) -> bool:
 def earlier_messages(audit_dir: Path) -> list[TranscriptEntry]:
     """All messages that processes before this one let out, from the audit logs, each party's in their order.
 
+    Logs in folders of the directory, one for each network of a run of several, count too.
+
     Raises:
         IntegrityError: the chain of a log is broken.
     """
     logs = [
         [entry for entry in read_entries(path) if entry["event"] == "sent"]
-        for path in sorted(audit_dir.glob("*.jsonl"))
+        for path in sorted(audit_dir.rglob("*.jsonl"))
         if mend_lines(path)
     ]
     return [_message(entry) for entry in heapq.merge(*logs, key=lambda entry: str(entry["time"]))]

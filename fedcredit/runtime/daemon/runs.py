@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.logs import Log, code_of, log_failure
+from fedcredit.runtime.hybrid.rooms import rooms_of
 from fedcredit.runtime.runs.registry import ACTIVE, CUT, LAUNCHING, Registry, RunRecord, RunState
-from fedcredit.types import COORDINATOR, PartyId, RunId
+from fedcredit.types import PartyId, RunId
 
 __all__ = ["Carrier", "RunKeeper", "Switchboard"]
 
@@ -111,11 +112,11 @@ class RunKeeper:
         todo = await asyncio.to_thread(self._difference)
         for run, reason in todo.cut:
             self._open.discard(run)
-            await self._do("run.cut", run, self._exchange.stop_run(run, reason))
+            await self._do("run.cut", run, self._cutting(run, reason))
         for run in todo.close:
             self._open.discard(run)
             self._cut.discard(run)
-            await self._do("run.closed", run, self._exchange.close_run(run))
+            await self._do("run.closed", run, self._closing(run))
         for record in todo.open:
             await self._open_run(record)
         if todo.launch is not None and self._launching is None and self._flower.ready():
@@ -166,7 +167,29 @@ class RunKeeper:
         return done
 
     async def _opening(self, record: RunRecord) -> None:
-        await self._exchange.open_run(record.run, (*record.parties, COORDINATOR))
+        rooms = rooms_of(record)
+        try:
+            for room, members in rooms.items():
+                await self._exchange.open_run(room, members)
+        except FedCreditError:
+            if record.run not in self._open:  # whole or not at all: two runs must not wait for each other's rooms
+                for room in rooms:
+                    await self._exchange.close_run(room)
+            raise
+
+    async def _cutting(self, run: RunId, reason: str) -> None:
+        failed: FedCreditError | None = None
+        for room in rooms_of(self._registry.get(run)):
+            try:
+                await self._exchange.stop_run(room, reason)
+            except FedCreditError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _closing(self, run: RunId) -> None:
+        for room in rooms_of(self._registry.get(run)):
+            await self._exchange.close_run(room)
 
     async def _do(self, event: str, run: RunId, doing: Awaitable[None]) -> bool:
         try:

@@ -149,13 +149,13 @@ class LinkPatience:
         self._link.note(awaited)
         try:
             while not self._over:
-                before = loop.time()
+                before, woken = loop.time(), False
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_LOOK_SECONDS):
-                        await event.wait()
+                        woken = await event.wait()
                 # Counted whatever woke it: what others send in the meantime must not keep a gone party alive.
                 self._count(awaited, min(loop.time() - before, 2 * _LOOK_SECONDS))
-                if event.is_set():
+                if woken or event.is_set():  # another wait at this inbox may have cleared it again
                     return True
             return False
         finally:

@@ -21,7 +21,7 @@ from fedcredit.governance.policy import CapSection, Policy, load_policy
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.needs import alignment_short, check_records
-from fedcredit.runtime.model_schemas import MODEL_SCHEMAS
+from fedcredit.runtime.model_schemas import MODEL_SCHEMAS, schemas_of
 from fedcredit.runtime.runs.proposal import Checked
 from fedcredit.runtime.session.session import ATTEMPT_FILE, COMPLETE_FILE
 from fedcredit.spec.digest import spec_digest
@@ -32,6 +32,7 @@ from fedcredit.types import COORDINATOR, PartyId, RunId
 
 __all__ = [
     "FAILED_FILE",
+    "MOST_PROPOSALS",
     "Known",
     "ProposalView",
     "approve",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 _PROPOSALS, _APPROVALS = "proposals", "approvals"
+MOST_PROPOSALS = 512
+"""Proposals that a house keeps, of at most 1 MiB each: the coordinator is not to fill its disk."""
 FAILED_FILE = "failed"
 """In the folder of a run whose last session failed: code and text."""
 State = Literal["pending", "approved", "denied", "running", "failed", "finished"]
@@ -162,7 +165,7 @@ def _check_policy(checked: Checked, policy: Policy, now: datetime, party: PartyI
     for other in (*spec.parties, COORDINATOR):
         if other != party:
             policy.check_recipient(other)
-    for schema in MODEL_SCHEMAS[spec.run.model]:
+    for schema in schemas_of(spec, party):
         policy.check_protocol(schema.name)
 
 
@@ -252,8 +255,28 @@ def note_proposal(home: Home, checked: Checked) -> None:
     if before is not None and _asked(before) != _asked(known):
         raise SpecError("proposal.changed", f"run {checked.run} was proposed before as another one; submit it anew")
     folder = _folder(home, _PROPOSALS)
+    if before is None:
+        _make_room(home, folder)
     replace_file(folder / f"{checked.run}.spec.json", proposal.spec)
     replace_file(folder / f"{checked.run}.json", msgspec.json.encode(known))
+
+
+def _make_room(home: Home, folder: Path) -> None:
+    """Forgets proposals past their time that nothing is under way for, where there are many; then takes no more.
+
+    Raises:
+        SpecError: so many are kept that no further one is.
+    """
+    if sum(1 for _ in folder.glob("*.spec.json")) < MOST_PROPOSALS:
+        return
+    now = datetime.now(UTC)
+    for known in list(_known(home)):
+        if datetime.fromisoformat(known.expires) <= now and not run_folder(home, RunId(known.run)).exists():
+            for name in (f"{known.run}.json", f"{known.run}.spec.json"):
+                (folder / name).unlink(missing_ok=True)
+    if sum(1 for _ in folder.glob("*.spec.json")) >= MOST_PROPOSALS:
+        text = f"{home.party} keeps {MOST_PROPOSALS} proposals and takes no further one until some have expired"
+        raise SpecError("proposal.many", text)
 
 
 def _asked(known: Known) -> _Asked:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from fedcredit.errors import SpecError
 from fedcredit.governance.policy import SAFE_DECOYS
 from fedcredit.runtime.house.settings import DataSource
+from fedcredit.runtime.hybrid.networks import check_hybrid
 from fedcredit.runtime.runs.proposal import Approval, Checked
 from fedcredit.spec.model import AlignSection, PartySection, RunSpec
 from fedcredit.types import PartyId, Role
@@ -34,8 +35,9 @@ def check_records(spec: RunSpec, mine: PartySection, name: str, records: DataSou
         records: The house's section about them.
 
     Raises:
-        SpecError: a key is missing there, or given against the run.
+        SpecError: a key is missing there, or given against the run; or the run has several banks and cannot.
     """
+    check_hybrid(spec)
     at = f"data.{name}"
     if mine.label is not None and spec.split.test_ids is not None and records.test_ids is None:
         text = f"{at}.test_ids: missing in node.toml; the run holds out ids from a file"

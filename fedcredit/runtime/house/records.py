@@ -61,7 +61,7 @@ def house_table(home: Home, checked: Checked) -> HolderTable:
     mine = next(party for party in spec.party if party.name == home.party)
     time = spec.split.time if mine.label is not None else None
     try:
-        return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc")
+        return load_table(mine, home.folder, time=time, codes=spec.align.ids == "uscc", partition=spec.partition)
     except SpecError as error:  # about the house's own catalogue, whose place and content are nobody else's
         raise DataError(error.code, error.public, error.detail) from None
 

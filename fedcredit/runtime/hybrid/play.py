@@ -7,7 +7,6 @@ answers that bank; what makes it hybrid is the pool in which the bank takes its 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from fedcredit.protocol.secure_sum.rules import SumRules
 from fedcredit.runtime import houses
 from fedcredit.runtime.checkpoints import FileCheckpoints
 from fedcredit.runtime.escrow import FileEscrow
+from fedcredit.runtime.hybrid.networks import SUMS, network_run, part_digest, part_secret
 from fedcredit.runtime.hybrid.side_by_side import Played, Presence, run_side_by_side
 from fedcredit.runtime.hybrid.sums import SUM_SCHEMAS, MemberHouse, open_pool, relay, sum_rules
 from fedcredit.runtime.local import LocalNetwork, LocalSettings
@@ -37,9 +37,6 @@ from fedcredit.spec.model import RunSpec
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 
 __all__ = ["HybridHouses", "HybridPlayed", "play_hybrid"]
-
-_SUMS = "sums"
-"""Folder of the audit logs of the banks' sums."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +65,11 @@ class HybridHouses:
 
     def part_of(self, bank: str) -> RunId:
         """Name of one bank's part of the run, or of the sums."""
-        return RunId(hashlib.sha256(f"fedcredit/hybrid/{self.run}/{bank}".encode()).hexdigest()[:32])
+        return network_run(self.run, bank)
 
     def secrets_in(self, bank: str) -> dict[PartyId, bytes]:
         """Every party's run secret for one bank's part: nothing that is derived in one serves in another."""
-        return {
-            party: RunSecret(secret).derive("hybrid/part", self.run.encode(), bank.encode())
-            for party, secret in self.secrets.items()
-        }
+        return {party: part_secret(secret, self.run, bank) for party, secret in self.secrets.items()}
 
     def keep(self, bank: PartyId) -> dict[PartyId, KeptSecrets]:
         """Secrets of every party as it began a bank's part, once more, for what is repeated in the clear."""
@@ -121,7 +115,7 @@ def play_hybrid(
     busy, banks = Meter(), [bank.name for bank in there.spec.banks]
     common = _sums_network(there, busy)
     stack.callback(common.close)
-    rules = sum_rules(there.spec, there.part_of(_SUMS))
+    rules = sum_rules(there.spec, there.part_of(SUMS))
     accounts = {holder.name: JointAccount(banks) for holder in there.spec.feature_holders}
     parts, stand_ins, led = {}, {}, []
     for bank in banks:
@@ -153,10 +147,10 @@ class _Bank:
     async def play(self, stack: ExitStack) -> Any:
         """The role; the bank leaves the sums when it has ended well."""
         there, bank = self._part.there, self._sums.party
-        secrets = there.secrets_in(_SUMS)
-        escrow = FileEscrow(there.files.folder / "escrow" / _SUMS / f"{bank}.jsonl", durable=False)
+        secrets = there.secrets_in(SUMS)
+        escrow = FileEscrow(there.files.folder / "escrow" / SUMS / f"{bank}.jsonl", durable=False)
         stack.callback(escrow.close)
-        keys = houses.signing_keys({one: secrets[one] for one in self._rules.banks}, _run_digest(there, _SUMS))
+        keys = houses.signing_keys({one: secrets[one] for one in self._rules.banks}, _run_digest(there, SUMS))
         pool = await open_pool(self._sums, self._rules, MemberHouse(RunSecret(secrets[bank]), escrow, keys))
         result = await self._part.role(bank, pool, self._report, stack)
         await pool.close()
@@ -196,7 +190,7 @@ class _Part:
 
 
 def _run_digest(there: HybridHouses, bank: str) -> str:
-    return hashlib.sha256(f"{spec_digest(there.spec)}/{there.run}/{bank}".encode()).hexdigest()
+    return part_digest(spec_digest(there.spec), there.run, bank)
 
 
 def _settings(
@@ -224,15 +218,15 @@ def _sums_network(there: HybridHouses, busy: Meter) -> LocalNetwork:
     rules = houses.policies(there.spec, SUM_SCHEMAS)
     return LocalNetwork(
         LocalSettings(
-            run=there.part_of(_SUMS),
+            run=there.part_of(SUMS),
             spec_digest=spec_digest(there.spec),
             roster={**banks, COORDINATOR: Role.COORDINATOR},
             schemas=SUM_SCHEMAS,
             entropy=SystemEntropy(),
-            signing_keys=houses.signing_keys(there.secrets_in(_SUMS), _run_digest(there, _SUMS)),
+            signing_keys=houses.signing_keys(there.secrets_in(SUMS), _run_digest(there, SUMS)),
             policies={party: rules[party] for party in (*banks, COORDINATOR)},
             ledgers={party: there.ledgers[party] for party in banks},
-            audit_dir=there.files.audit / _SUMS,
+            audit_dir=there.files.audit / SUMS,
             timeout_s=there.spec.network.timeout_s,
             busy=busy,
         )

@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcredit.errors import FedCreditError
+from fedcredit.runtime.exchange.types import PeerRestarted
 from fedcredit.runtime.local import LocalNetwork
 from fedcredit.runtime.party_end import SECONDARY
 from fedcredit.types import PartyId
 
-__all__ = ["Played", "Presence", "run_side_by_side"]
+__all__ = ["Played", "Presence", "all_of", "run_side_by_side"]
 
 _GRACE_SECONDS = 3.0
 """How long the others may take to end by themselves after a failure; a little longer than within one network."""
+
+
+_SETTLE_SECONDS = 0.5
+"""How long one party's other roles may take to say themselves what has ended them."""
 
 
 class Presence:
@@ -100,3 +105,37 @@ async def run_side_by_side(runs: Sequence[Played]) -> list[dict[PartyId, Any]]:
     for error in [*first, *found]:
         raise error
     return [task.result() for task in tasks]
+
+
+async def all_of(roles: Mapping[PartyId, Coroutine[Any, Any, Any]]) -> dict[PartyId, Any]:
+    """Plays one party's roles in several networks at once, each to its end.
+
+    Returns:
+        What each returned, by network.
+
+    Raises:
+        PeerRestarted: a peer begins again, whatever else happened.
+        FedCreditError: the first failure that is not the echo of another.
+    """
+    tasks = {name: asyncio.create_task(role) for name, role in roles.items()}
+    try:
+        await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_EXCEPTION)
+        running = [task for task in tasks.values() if not task.done()]
+        if running:
+            await asyncio.wait(running, timeout=_SETTLE_SECONDS)
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        for role in roles.values():
+            role.close()  # one that was cancelled before its first step was never awaited
+    found = [error for task in tasks.values() if not task.cancelled() and (error := task.exception()) is not None]
+    for error in sorted(found, key=_rank):
+        raise error
+    return {name: task.result() for name, task in tasks.items()}
+
+
+def _rank(error: BaseException) -> int:
+    if isinstance(error, PeerRestarted):
+        return 0
+    return 2 if isinstance(error, FedCreditError) and error.code in SECONDARY else 1

@@ -16,11 +16,11 @@ from fedcredit.crypto.profiles import PROFILES
 from fedcredit.data.load import load_tables
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import SpecError
 from fedcredit.kernels.metrics import auc
 from fedcredit.runtime import accounts, houses
 from fedcredit.runtime.hybrid.compare import MODELS, Compared, HybridOutcome
 from fedcredit.runtime.hybrid.leakage import hybrid_steps
+from fedcredit.runtime.hybrid.networks import SUMS, check_hybrid
 from fedcredit.runtime.hybrid.play import HybridHouses, HybridPlayed, play_hybrid
 from fedcredit.runtime.hybrid.scorecard import compare_scorecards
 from fedcredit.runtime.hybrid.sums import SUM_SCHEMAS
@@ -34,7 +34,6 @@ from fedcredit.runtime.settings import TranscriptEntry, transcript_digest
 from fedcredit.runtime.summary import peak_memory_mb
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec
-from fedcredit.spec.model import RunSpec
 from fedcredit.spec.write import spec_toml
 from fedcredit.types import COORDINATOR, PartyId, RunId
 
@@ -81,7 +80,7 @@ def simulate_hybrid(loaded: LoadedSpec, files: RunFiles, run: RunId, seed: bytes
         FedCreditError: a party or the protocol failed.
     """
     spec, model = loaded.spec, MODEL_RUNS[loaded.spec.run.model]
-    _check(spec)
+    check_hybrid(spec)
     tell(Progress("load"))
     started = time.perf_counter()
     tables = load_tables(loaded)
@@ -104,16 +103,6 @@ def simulate_hybrid(loaded: LoadedSpec, files: RunFiles, run: RunId, seed: bytes
         for network in played.networks.values():
             network.seal()
         _heads(files, played)
-
-
-def _check(spec: RunSpec) -> None:
-    if spec.run.model not in HYBRID_COMPARISONS:
-        known = " or ".join(f'"{name}"' for name in HYBRID_COMPARISONS)
-        raise SpecError("hybrid.model", f"run.model: several banks with feature holders train {known} in this version")
-    if spec.align.hidden:
-        raise SpecError(
-            "hybrid.align", 'align: hybrid runs know their rows; use mode = "plain", or "blind" with decoys = 0'
-        )
 
 
 def _held_out(table: HolderTable, loaded: LoadedSpec) -> HeldOutRows:
@@ -139,7 +128,7 @@ def _write(ended: _Ended) -> None:
 def _heads(files: RunFiles, played: HybridPlayed) -> None:
     """Heads of the audit logs of all networks in one file, as every run directory has it."""
     heads = {
-        f"{'sums' if name == COORDINATOR else name}/{party}": head
+        f"{SUMS if name == COORDINATOR else name}/{party}": head
         for name, network in played.networks.items()
         for party, head in network.heads.items()
     }

@@ -228,7 +228,7 @@ def ended_well(part: Part, shared: bytes, finish: Callable[[Path, PartyId], None
     """
     files, run = part.files, part.checked.run
     head = _close_audit(part)
-    write_heads(files.audit, {part.party: head})
+    write_heads(files.audit, {**_network_heads(files), part.party: head})
     text = ""
     if finish is not None:
         try:
@@ -249,6 +249,12 @@ def ended_well(part: Part, shared: bytes, finish: Callable[[Path, PartyId], None
     replace_file(files.folder / FINISHED_FILE, data)
     _move(part.home, run, files)
     return data
+
+
+def _network_heads(files: RunFiles) -> dict[PartyId, str]:
+    """Heads of the logs in folders of their own, one for each network of a run of several."""
+    logs = {path.relative_to(files.audit).with_suffix(""): path for path in sorted(files.audit.glob("*/*.jsonl"))}
+    return {PartyId(name.as_posix()): str(read_entries(path)[-1]["hash"]) for name, path in logs.items()}
 
 
 def settled(home: Home, run: RunId) -> bytes | None:

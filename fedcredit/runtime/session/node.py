@@ -34,12 +34,12 @@ from fedcredit.runtime.escrow import FileEscrow, NoEscrow
 from fedcredit.runtime.house.consent import check_bounds, consented, note_proposal, run_policy
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.records import catalog_digest, house_register, house_table, own_spec
+from fedcredit.runtime.hybrid.networks import is_hybrid, roles_of
 from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import ModelRun, Outcome, Seat
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress, StageClock
 from fedcredit.runtime.refusals import note_refusal, public_error
-from fedcredit.runtime.run_directory import RunFiles
 from fedcredit.runtime.runs.proposal import Approval, Checked, Decision, check_proposal
 from fedcredit.runtime.session.entry import Entry, in_session
 from fedcredit.runtime.session.files import (
@@ -61,7 +61,7 @@ from fedcredit.spec.write import spec_toml
 from fedcredit.types import PartyId
 from fedcredit.wire.message import encode_struct
 
-__all__ = ["consider", "run_session"]
+__all__ = ["Node", "consider", "run_session", "shared_figures"]
 
 _SEED_FILE = "run"
 
@@ -105,11 +105,19 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
 
     def play(entry: Entry) -> bytes:
         with ExitStack() as stack:
-            node = _Node(entry, stack)
+            node = _node(entry, stack)
             node.play(ended=entry.ended)
             return node.close(finish)
 
     return in_session(home, raw, play)
+
+
+def _node(entry: Entry, stack: ExitStack) -> Node:
+    if is_hybrid(roles_of(entry.checked.spec)):
+        from fedcredit.runtime.hybrid.house import HybridNode  # noqa: PLC0415 -- loads what other runs do not need
+
+        return HybridNode(entry, stack)
+    return Node(entry, stack)
 
 
 def _brought(home: Home, checked: Checked) -> Brought:
@@ -140,8 +148,16 @@ class _Progress:
             temporary.replace(self.path)
 
 
-class _Node:
-    """One node in one run."""
+class Node:
+    """One node in one run.
+
+    Args:
+        entry: The session.
+        stack: Closes what is opened.
+
+    Raises:
+        PolicyDenied: the house does not let the run happen.
+    """
 
     def __init__(self, entry: Entry, stack: ExitStack) -> None:
         home, checked, files = entry.home, entry.checked, entry.files
@@ -207,7 +223,6 @@ class _Node:
             approvals=approvals,
             ephemeral=kept_secret(self._files, EPHEMERAL),
             schemas=self._model.schemas,
-            unrepeatable=self._model.unrepeatable(self._spec),
             policy=policy,
             ledger=self._ledger,
             files=self._files,
@@ -272,13 +287,20 @@ class _Node:
     def close(self, finish: Callable[[Path, PartyId], None] | None) -> bytes:
         """Ends the run in this house; returns what the coordinator is told."""
         self._ledger.close_run(self._checked.run)
-        return ended_well(self._part, _shared(self._files, self._spec, self._party), finish)
+        leads = self._party == self._spec.label_holder.name
+        return ended_well(self._part, shared_figures(self._files.folder, self._spec, leads=leads), finish)
 
 
-def _shared(files: RunFiles, spec: RunSpec, party: PartyId) -> bytes:
-    """What this party publishes of its result: in a trial the label holder's figures, else nothing."""
-    if party != spec.label_holder.name or not spec.simulation:
+def shared_figures(folder: Path, spec: RunSpec, *, leads: bool) -> bytes:
+    """What a party publishes of its result: in a trial a label holder's figures, else nothing.
+
+    Args:
+        folder: Its run directory.
+        spec: The run.
+        leads: Whether it holds labels.
+    """
+    if not leads or not spec.simulation:
         return b""
-    summary = json.loads((files.folder / "summary.json").read_text("utf-8"))
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
     names = ("rows_train", "rows_test", "auc_test", "ks_test", "auc_label_holder_alone", "model_digest", "seconds")
     return json.dumps({name: summary[name] for name in names if name in summary}).encode()

@@ -384,8 +384,8 @@ def toy(trial: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch) -> Callabl
         node._files.json(f"model/{node._party}/toy.json", {"secret": node._secret.hex()})
         node._files.json("summary.json", {"model_digest": node._secret.hex()})
 
-    monkeypatch.setattr(node_session._Node, "_role", reads)
-    monkeypatch.setattr(node_session._Node, "_write", write)
+    monkeypatch.setattr(node_session.Node, "_role", reads)
+    monkeypatch.setattr(node_session.Node, "_write", write)
     models = {name: replace(model, coordinate=nothing) for name, model in MODEL_RUNS.items()}
     monkeypatch.setattr(coordinator_session, "MODEL_RUNS", models)
 

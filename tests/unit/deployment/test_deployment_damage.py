@@ -324,7 +324,7 @@ def test_what_nobody_foresaw_ends_by_name_and_is_told_to_the_others(made: Any, m
         if node._party == "tax_office":
             raise KeyError("E00042 is bad")
 
-    monkeypatch.setattr(node_session._Node, "_role", odd)
+    monkeypatch.setattr(node_session.Node, "_role", odd)
     ended = made.play_all(made.order(made.proposal()))
     assert (ended[TAX].ok, ended[TAX].code) == (False, "run.internal")
     assert {(one.code, one.culprit) for party, one in ended.items() if party != TAX} == {

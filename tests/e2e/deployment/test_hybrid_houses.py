@@ -1,0 +1,93 @@
+"""Several banks and feature holders in houses of their own: what the simulation gives, and what happens when one dies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fedcredit.governance.audit import verify_directory
+from fedcredit.runtime.hybrid.networks import networks_of, roles_of
+from fedcredit.runtime.simulate import simulate
+from fedcredit.spec.load import load_spec
+from fedcredit.types import COORDINATOR, PartyId, RunId
+
+if TYPE_CHECKING:
+    from tests.e2e.deployment.fault_bench import new_run
+    from tests.e2e.deployment.house_bench import Houses
+else:
+    from fault_bench import new_run
+
+BANKS = [PartyId(f"bank_0{number}") for number in (1, 2, 3)]
+HOLDERS = [PartyId("tax_office"), PartyId("customs")]
+SECTIONS: dict[str, dict[str, Any]] = {
+    "partition": {"party": "bank", "by": "size", "banks": 3, "min_rows": 250, "seed": 4},
+    "bin": {"prebins": 6, "max_bins": 4, "min_goods": 5, "min_bads": 5, "min_prebin_rows": 5},
+    "network": {"timeout_s": 60.0},
+}
+TREES: dict[str, dict[str, Any]] = {
+    "run": {"model": "boost"},
+    "boost": {"trees": 3, "depth": 2, "learning_rate": 0.3},
+    "privacy": {"enforce": False, "noise_rows": 1.0},
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def let_in(houses: Houses, run: RunId) -> None:
+    """Opens every network of a run at the exchange, as the coordinator's daemon does."""
+    for network in networks_of(run, roles_of(houses.loaded.spec)).values():
+        houses.open_run(network.run, [party for party in network.roster if party != COORDINATOR])
+
+
+def same_models(houses: Houses, run: RunId, simulated: Path) -> None:
+    """Every file of every house's models is byte for byte that of the simulation."""
+    compared = 0
+    for bank in BANKS:
+        for party in (bank, *HOLDERS):
+            folder = houses.homes[party].runs / run / "banks" / bank
+            for made in sorted((simulated / "banks" / bank / "model" / party).iterdir()):
+                assert (folder / "model" / party / made.name).read_bytes() == made.read_bytes(), (bank, party, made.name)
+                compared += 1
+    assert compared >= len(BANKS) * (1 + len(HOLDERS))
+
+
+@pytest.fixture(scope="module")
+def town(
+    found_houses: Callable[..., Houses], consortium: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Houses]:
+    """A consortium of three banks and two holders whose exchange runs."""
+    folder = tmp_path_factory.mktemp("hybrid_houses")
+    config = consortium(folder / "records", rows=1500, sections=SECTIONS)
+    made = found_houses(folder, config)
+    made.start_exchange()
+    yield made
+    made.end()
+
+
+@pytest.fixture(scope="module")
+def simulated(town: Houses) -> Path:
+    """The same run on one machine."""
+    return simulate(town.loaded, town.folder / "simulated").out
+
+
+def test_houses_and_simulation_agree(town: Houses, simulated: Path) -> None:
+    run = new_run()
+    let_in(town, run)
+    order = town.order(run)
+    town.start_all(run, order, report=True)
+    ended = town.all_finished(run)
+    assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+    assert all(not one.text for one in ended.values()), {p: one.text for p, one in ended.items()}
+    same_models(town, run, simulated)
+    for party in (*BANKS, *HOLDERS, COORDINATOR):
+        verify_directory(town.homes[party].runs / run / "audit")
+    own = json.loads((town.homes[BANKS[0]].runs / run / "summary.json").read_text())
+    assert own["parts"] == ["banks/bank_01"]
+    assert own["sums"] > 0
+    assert (town.homes[BANKS[0]].runs / run / "banks" / BANKS[0] / "report.html").exists()
+    assert not (town.homes[BANKS[0]].runs / run / "banks" / BANKS[1]).exists()
+    assert load_spec(simulated / "spec.toml").spec.several_banks
