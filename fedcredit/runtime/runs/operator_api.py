@@ -213,8 +213,8 @@ class OperatorApi:
     """
 
     def __init__(self, registry: Registry, roster: Roster, log: Log) -> None:
-        self._registry, self._roster, self._log = registry, roster, log
-        self._known = {one.tls_key_sha256: KnownKey(one.name, str(one.kind)) for one in roster.members.values()}
+        self._registry, self._log = registry, log
+        self.renew(roster)
         self._methods: Mapping[str, _Method] = {
             "Submit": _Method(SubmitRequest, self._submit, _MAX_SPEC + 4096),
             "List": _Method(ListRequest, self._list, 4096),
@@ -226,6 +226,11 @@ class OperatorApi:
         }
         self.refused = 0
         """Calls refused because of who made them."""
+
+    def renew(self, roster: Roster) -> None:
+        """Takes a new roster: an operator that is not in it any more is refused on the next call."""
+        self._roster = roster
+        self._known = {one.tls_key_sha256: KnownKey(one.name, str(one.kind)) for one in roster.members.values()}
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Handler to be added to the coordinator's server; bytes in, bytes out."""
