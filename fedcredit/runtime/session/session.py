@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
-from fedcredit.errors import FedCreditError, IntegrityError, PeerError, SpecError, TransportError
+from fedcredit.errors import FedCreditError, IntegrityError, PeerError, TransportError
 from fedcredit.governance.audit import AuditLog
 from fedcredit.governance.gate import House, RunContext
 from fedcredit.governance.ledger import Ledger
@@ -31,6 +31,7 @@ from fedcredit.runtime.exchange.client import ExchangeLink
 from fedcredit.runtime.exchange.limits import LinkLimits
 from fedcredit.runtime.exchange.types import LinkSettings, PeerRestarted
 from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.renewal import RenewedTls
 from fedcredit.runtime.house.roster import split_address
 from fedcredit.runtime.leftovers import HeadroomMemory, earlier_messages, mend_lines
 from fedcredit.runtime.party_end import SECONDARY, PartyChannel, PartyEnd
@@ -47,7 +48,6 @@ from fedcredit.runtime.session.attempts import (
     next_attempt,
     set_complete,
 )
-from fedcredit.runtime.settings import TranscriptEntry
 from fedcredit.types import PartyId
 from fedcredit.wire.message import encode_struct
 from fedcredit.wire.notice import Begin, Done
@@ -102,7 +102,6 @@ class Part:
         approvals: Everyone's.
         ephemeral: Own private X25519 key of this run.
         schemas: Messages of the run.
-        unrepeatable: Kinds of messages that no restart can send again byte by byte, each with the reason.
         policy: What may leave.
         ledger: What has been disclosed.
         files: The party's folder of this run.
@@ -115,7 +114,6 @@ class Part:
     approvals: Mapping[PartyId, Approval]
     ephemeral: bytes = field(repr=False)
     schemas: tuple[ProtocolSchema, ...]
-    unrepeatable: Mapping[str, str]
     policy: Policy
     ledger: Ledger
     files: RunFiles
@@ -210,7 +208,6 @@ class _Attempt:
     async def through(self, role: Role, complete: Callable[[Any], None]) -> None:
         part = self._part
         earlier = earlier_messages(part.files.audit) if mend_lines(part.audit_file) else []
-        _check_repeatable(part.unrepeatable, earlier)
         audit = begin_attempt(part, self._attempt)
         try:
             link = ExchangeLink(self._settings())
@@ -288,7 +285,7 @@ class _Attempt:
         return LinkSettings(
             address=home.roster.exchange,
             server_name=split_address(home.roster.exchange)[0],
-            tls=home.tls,
+            tls=RenewedTls(home),  # a session may outlive the certificate that it began with
             run=part.checked.run,
             party=part.party,
             peers=tuple(self._others),
@@ -298,18 +295,6 @@ class _Attempt:
             connect_timeout_s=timing.connect_s,
             reconnect_s=timing.reconnect_s,
         )
-
-
-def _check_repeatable(kinds: Mapping[str, str], earlier: Sequence[TranscriptEntry]) -> None:
-    """Refuses to go on with a run that has sent what no other process can send again.
-
-    Raises:
-        SpecError: naming the message and the reason.
-    """
-    for kind, reason in kinds.items():
-        if any(entry.kind == kind for entry in earlier):
-            what = f"this house has sent {kind} in an earlier attempt, which cannot be sent again byte by byte"
-            raise SpecError("resume.unrepeatable", f"{what} ({reason}) and would be charged twice; submit the run anew")
 
 
 def agreed(part: Part) -> bytes:
