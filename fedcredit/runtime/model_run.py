@@ -127,7 +127,6 @@ class ModelRun:
         own: Writes one party's own files (``model/PARTY/…``; the label holder's ``predictions.parquet``, …) from what
             that party knows, and says what its summary has to hold.
         write: As `own` for all parties of a simulation; here the run is repeated in the clear to compare.
-        unrepeatable: Kinds of messages that no restart can repeat byte by byte, with reasons: none, they are kept.
     """
 
     schemas: tuple[ProtocolSchema, ...]
@@ -136,7 +135,6 @@ class ModelRun:
     coordinate: Callable[[Channel, RunSpec], Coroutine[Any, Any, Any]]
     own: Callable[[RunFiles, Outcome, PartyId], Written]
     write: Callable[[RunFiles, Outcome], Written]
-    unrepeatable: Callable[[RunSpec], Mapping[str, str]] = lambda _: {}
 
     def roles(self, inputs: RunInputs) -> dict[PartyId, Coroutine[Any, Any, Any]]:
         """The coroutine of every party, the coordinator included."""

@@ -125,7 +125,6 @@ class _Visited:
             approvals=entry.approvals,
             ephemeral=kept_secret(files, EPHEMERAL),
             schemas=self._model.schemas,
-            unrepeatable={},
             policy=policy,
             ledger=self._ledger,
             files=files,

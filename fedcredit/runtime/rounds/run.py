@@ -125,7 +125,6 @@ def _part(home: Home, checked: Checked, approvals: Mapping[PartyId, Approval], k
         approvals=approvals,
         ephemeral=ephemeral,
         schemas=model.schemas,
-        unrepeatable={},
         policy=policy,
         ledger=ledger,
         files=files,

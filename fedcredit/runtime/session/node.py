@@ -35,6 +35,7 @@ from fedcredit.runtime.house.consent import check_bounds, consented, note_propos
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.records import catalog_digest, house_register, house_table, own_spec
 from fedcredit.runtime.hybrid.networks import is_hybrid, roles_of
+from fedcredit.runtime.kept import KeptFiles
 from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import ModelRun, Outcome, Seat
 from fedcredit.runtime.models import MODEL_RUNS
@@ -239,7 +240,7 @@ class Node:
         escrow = FileEscrow(self._files.folder / "escrow" / f"{self._party}.jsonl")
         try:
             register = self._register  # before the records: what was derived by another catalogue is other records
-            keep = KeptSecrets(RunSecret(self._secret), self._draws(), escrow)
+            keep = KeptSecrets(RunSecret(self._secret), self._draws(), escrow, self._kept())
             key = decoy_key(self._home.state)
             holding = Holding(self._spec, self._checked.run_digest, self._table, keep, register, key)
             checkpoints = FileCheckpoints(self._files.checkpoints / self._party)
@@ -247,6 +248,10 @@ class Node:
             return await self._model.role(self._spec, seat, self._held_out)
         finally:
             escrow.close()
+
+    def _kept(self) -> KeptFiles:
+        """What the cipher library drew in earlier attempts."""
+        return KeptFiles(self._files.kept, f"{self._checked.run_digest}/{self._party}")
 
     def _draws(self) -> Entropy:
         """Source of noise and order: in a trial that of the simulation, which anyone can repeat."""
