@@ -30,7 +30,7 @@ from fedcredit.cli.daemons import (
 from fedcredit.cli.provision import write_pinned, write_request
 from fedcredit.errors import SpecError, TransportError
 from fedcredit.governance.policy import load_policy
-from fedcredit.runtime.daemon.status import LedgerView, NodeStatus
+from fedcredit.runtime.daemon.status import LedgerView, NodeStatus, SuperLinkView
 from fedcredit.runtime.daemon.tally import ledger_use, run_stage
 from fedcredit.runtime.house.consent import Known, ProposalView, approve, deny, find_proposal, known_runs, run_policy
 from fedcredit.runtime.house.facts import Fact, house_facts
@@ -132,7 +132,8 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
     if status is not None:
         since = short_time(status.exchange.since)
         reached = "connected" if status.exchange.reachable else "NOT CONNECTED"
-        show_daemon(status, {"exchange": f"{status.exchange.address}, {reached} since {since}"})
+        facts = {"exchange": f"{status.exchange.address}, {reached} since {since}"}
+        show_daemon(status, facts | _superlink(status.superlink))
         show_processes(status.processes)
     write_line("")
     if runs:
@@ -150,6 +151,17 @@ def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView]
     if ledger:
         write_line("")
         write_table(("TOLD TO", "ACCOUNT", "USED", "CAP", "LEFT"), [_ledger_row(one) for one in ledger])
+
+
+def _superlink(view: SuperLinkView) -> dict[str, str]:
+    """Whether the SuperLink has let this house's SuperNode in, and what to do where it has not."""
+    why, _, right = view.why.partition("; ")
+    if view.state == "unknown":
+        return {"SuperLink": "not known"}
+    if view.state == "connected":
+        return {"SuperLink": f"connected since {short_time(view.since)}"}
+    away = f"AWAY since {short_time(view.since)}" if view.since else "AWAY"
+    return {"SuperLink": f"refused: {why}" if view.state == "refused" else f"{away}: {why}", "to do": right}
 
 
 def _run_row(home: Path, view: ProposalView) -> tuple[str, ...]:
@@ -177,7 +189,7 @@ def _approve(
     asked = _asked(home, which)
     _show_asked(asked, json=json)
     _confirm("Take part in this run?", yes=yes)
-    known = approve(asked.home, which)
+    known = approve(asked.home, asked.known.run)  # what was shown, whatever has been proposed since
     (asked.home.state / "runs" / known.run / STOP_FILE).unlink(missing_ok=True)
     _say_decided(known, "approved", json=json)
 
@@ -193,7 +205,7 @@ def _deny(
     asked = _asked(home, which)
     _show_asked(asked, json=json)
     _confirm("Deny this run?", yes=yes)
-    _say_decided(deny(asked.home, which), "denied", json=json)
+    _say_decided(deny(asked.home, asked.known.run), "denied", json=json)
 
 
 @dataclass(frozen=True)
@@ -244,7 +256,7 @@ def _protection(home: Home, known: Known) -> list[Fact]:
     shown = own if enforced else "NOT ENFORCED: counted only"
     return [
         *house_facts(home, spec, data),
-        Fact("encryption", f"{spec.crypto.profile}{noise}"),
+        *([] if spec.several_banks else [Fact("encryption", f"{spec.crypto.profile}{noise}")]),
         Fact("caps", shown, loud=not enforced),
     ]
 
@@ -334,7 +346,7 @@ def _pin(
     ] = None,
     json: JsonFlag = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
-    """Check a bundle and take it into this house's home; start the node again to use a new roster."""
+    """Check a bundle and take it into this house's home; a running node takes it within seconds."""
     write_pinned(bundle, home, expected, json=json)
 
 

@@ -1,4 +1,7 @@
-"""What commands write: text for people, JSON for programs, errors as one line. Colours only on a terminal."""
+"""What commands write: text for people, JSON for programs, errors as one line. Colours only on a terminal.
+
+What others have written is shown, never obeyed: see `fedcredit.plain_text`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from fedcredit.plain_text import plain
 
 __all__ = ["stderr", "stdout", "write_error", "write_json", "write_line", "write_notice", "write_table", "write_text"]
 
@@ -29,7 +34,7 @@ def stderr() -> Console:
 
 def write_line(text: str, *, style: str = "") -> None:
     """One line for a person, never wrapped, so that it can be searched and copied."""
-    stdout().print(Text(text, style=style), soft_wrap=True)
+    stdout().print(Text(plain(text), style=style), soft_wrap=True)
 
 
 def write_error(text: str) -> None:
@@ -37,14 +42,14 @@ def write_error(text: str) -> None:
     console = stderr()
     line = Text("error: ", style="bold red")
     # an error is one line whatever a file name or a peer put into it
-    line.append(" ".join(text.split()), style="default")
+    line.append(plain(" ".join(text.split())), style="default")
     console.print(line, soft_wrap=True)
 
 
 def write_notice(text: str) -> None:
     """One line on standard error about something that is no error, yellow on a terminal."""
     line = Text("note: ", style="bold yellow")
-    line.append(" ".join(text.split()), style="default")
+    line.append(plain(" ".join(text.split())), style="default")
     stderr().print(line, soft_wrap=True)
 
 
@@ -63,7 +68,7 @@ def write_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, title:
     """A table; full width when it is not a terminal, so that nothing is cut."""
     table = Table(*headers, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     console = stdout()
     if not console.is_terminal:
         console.width = _UNBOUND  # a pipe has no width: nothing is folded

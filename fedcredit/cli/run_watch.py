@@ -16,6 +16,7 @@ from rich.text import Text
 
 from fedcredit.cli.console import stdout, write_line, write_notice, write_text
 from fedcredit.errors import TransportError
+from fedcredit.plain_text import plain
 
 if TYPE_CHECKING:
     from fedcredit.runtime.runs.operator_api import EventView, RunView
@@ -125,16 +126,17 @@ class _Watch:
             write_line(f"{event.time}  {event.party or '-':<14} {event.event:<12} {event.text}")
 
     def _picture(self, run: RunView) -> Group:
-        head = Text(f"run {run.run[:12]}  {run.name} ({run.model})  ")
-        head.append(run.state, style=_STYLES.get(run.state, "bold cyan"))
-        head.append(f"  {run.detail}" if run.detail else "")
+        head = Text(plain(f"run {run.run[:12]}  {run.name} ({run.model})  "))
+        head.append(plain(run.state), style=_STYLES.get(run.state, "bold cyan"))
+        head.append(f"  {plain(run.detail)}" if run.detail else "")
         parties = Table("PARTY", "LAST", "", box=None, pad_edge=False, header_style="bold")
         for party in (*run.parties, *sorted(set(self._last) - set(run.parties))):
             last = self._last.get(party)
-            cells = ("", "") if last is None else (last.event, last.text)
-            parties.add_row(Text(party), Text(cells[0]), Text(cells[1], overflow="ellipsis", no_wrap=True))
+            cells = ("", "") if last is None else (plain(last.event), plain(last.text))
+            parties.add_row(Text(plain(party)), Text(cells[0]), Text(cells[1], overflow="ellipsis", no_wrap=True))
         events = Table.grid(padding=(0, 2))
         for one in self._lines:
-            text = Text(one.text, overflow="ellipsis", no_wrap=True)
-            events.add_row(Text(one.time[11:19], style="dim"), Text(one.party or "-"), Text(one.event), text)
+            text = Text(plain(one.text), overflow="ellipsis", no_wrap=True)
+            row = (plain(one.time[11:19]), plain(one.party) or "-", plain(one.event))
+            events.add_row(Text(row[0], style="dim"), Text(row[1]), Text(row[2]), text)
         return Group(head, Text(), parties, Text(), events)

@@ -26,6 +26,7 @@ HOME_UNUSABLE = "the home of this house cannot be opened; its own log says why [
 """What others hear where not even the home's files are in order."""
 
 _MOST_TEXT = 2048
+_MOST_BYTES = 16 << 20  # of one file of refusals
 
 
 def public_error(error: BaseException) -> tuple[str, str, str]:
@@ -63,8 +64,18 @@ def note_refusal(home: Home, event: str, raw: bytes, error: BaseException) -> No
         "bytes": len(raw),
     }
     with suppress(OSError):
+        _turn(home.logs / REFUSALS_FILE)
         file = os.open(home.logs / REFUSALS_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             os.write(file, msgspec.json.encode(line) + b"\n")
         finally:
             os.close(file)
+
+
+def _turn(path: Path) -> None:
+    """Puts a full file aside: the first for good, since it tells how it began, later ones in place of each other."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size < _MOST_BYTES:
+            return
+        first, last = (path.with_name(f"refusals.{name}.jsonl") for name in ("first", "last"))
+        path.rename(last if first.exists() else first)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection
 
 from fedcredit.errors import SpecError
+from fedcredit.plain_text import is_plain, plain
 from fedcredit.spec.load import parse_spec
 from fedcredit.spec.model import RunSpec
 from fedcredit.spec.rules import HOUSE_DATA
@@ -52,6 +53,7 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
         raise SpecError("spec.json", f"{what}: not a run configuration in JSON") from None
     if not isinstance(raw, dict):
         raise SpecError("spec.json", f"{what}: not a run configuration in JSON")
+    _check_plain(raw, what)
     spec = parse_spec(raw, what)
     names = {party.source for party in spec.party}
     (name,) = names if len(names) == 1 else ("",)
@@ -69,6 +71,24 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
         right = f'one "{HOUSE_DATA}NAME" for all parties is right'
         raise SpecError("spec.places", f"{what}: names places of records, which are each party's own affair; {right}")
     return spec, name.removeprefix(HOUSE_DATA)
+
+
+def _check_plain(content: object, what: str) -> None:
+    """Refuses names that a terminal or a page would obey: people of other houses read them before they decide.
+
+    Raises:
+        SpecError: one of them, its harmful characters written out.
+    """
+    waiting = [content]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, str) and not is_plain(one):
+            text = f"{what}: {plain(one)[:80]!r} holds control characters or ones that turn text; use plain letters"
+            raise SpecError("spec.characters", text)
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
 
 
 def without(spec: RunSpec, missing: Collection[PartyId]) -> RunSpec:

@@ -245,10 +245,10 @@ def test_malformed_requests_are_named(api: OperatorApi, homes: Homes, method: st
 def test_an_inner_failure_says_nothing_of_itself(
     api: OperatorApi, homes: Homes, registry: Registry, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def broken() -> None:
+    def broken(_: int) -> None:
         raise KeyError("91310000MA1FL8XQ5T")
 
-    monkeypatch.setattr(registry, "runs", broken)
+    monkeypatch.setattr(registry, "latest", broken)
     answer = decode_struct(Answer, api.answer("List", homes["ops"].member, b"\x81\xa5limit\x05"), "answer")
     assert (answer.kind, answer.code) == ("FedCreditError", "internal.keyerror")
     assert "91310000" not in answer.text

@@ -43,6 +43,8 @@ def house_facts(home: Home, spec: RunSpec, data: str) -> list[Fact]:
         data: Name of the records.
     """
     facts = [Fact("rows by", alignment_words(spec.align), alignment_warning(spec.align))]
+    if spec.several_banks:
+        facts = [*_sums(spec), _noise(spec)] if spec.run.model == "fedavg" else [*facts, *_sums(spec)]
     mine = next((party for party in spec.party if party.name == home.party), None)
     if PartyId(data) not in home.node.data or mine is None:
         return facts
@@ -51,6 +53,29 @@ def house_facts(home: Home, spec: RunSpec, data: str) -> list[Fact]:
     if mine.as_of is not None:
         facts.append(_derived(home, mine, data))
     return facts
+
+
+def _sums(spec: RunSpec) -> list[Fact]:
+    """What the sums between banks hide from whom."""
+    sums, banks = spec.secure_sum, len(spec.banks)
+    shown = sums.profile == "masked"
+    learns = "THE COORDINATOR LEARNS EVERY TOTAL" if shown else "the coordinator learns no total"
+    least = max(sums.min_banks, sums.colluding + 2, 3)
+    safe = f"safe where up to {sums.colluding} of them work with the coordinator"
+    return [
+        Fact("sums", f"{sums.profile}: {learns}", loud=shown),
+        Fact("banks", f"{banks}; a total holds {least} or more; {safe}"),
+    ]
+
+
+def _noise(spec: RunSpec) -> Fact:
+    """Differential privacy of a run that averages."""
+    privacy = spec.differential_privacy
+    if privacy.unit == "none":
+        return Fact("noise", "NONE: averaged updates tell of single rows", loud=True)
+    limit = "no limit" if privacy.max_epsilon is None else f"at most {privacy.max_epsilon:g}"
+    text = f"protects one {privacy.unit}; multiplier {privacy.noise_multiplier:g}, epsilon {limit}"
+    return Fact("noise", f"{text} at delta {privacy.delta:g}")
 
 
 def _register(home: Home, spec: RunSpec, data: str) -> Fact:

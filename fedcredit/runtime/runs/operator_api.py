@@ -26,6 +26,7 @@ from fedcredit.errors import FedCreditError, PeerError, PolicyDenied, SpecError
 from fedcredit.runtime.daemon.logs import Log, code_of, log_failure
 from fedcredit.runtime.exchange.tls import KnownKey, known_peer
 from fedcredit.runtime.house.roster import MEMBER_NAME, Member, MemberKind, Roster
+from fedcredit.runtime.runs.operator_limits import LOOKS, Allowances, check_room
 from fedcredit.runtime.runs.registry import Registry, RunRecord
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
@@ -55,7 +56,6 @@ __all__ = [
 SERVICE = "fedcredit.Operator"
 _MAX_SPEC = 1 << 20  # bytes; as for configuration files
 _PAGE = 200  # events of one answer; with the longest texts less than the 1 MB that the server sends at once
-_LOOKS = frozenset({"List", "Get", "Events"})  # asked every second while a run is watched
 _SLICE = 512 << 10  # bytes of a record in one answer
 
 _Short = Annotated[str, msgspec.Meta(max_length=256)]
@@ -224,6 +224,7 @@ class OperatorApi:
             "Resume": _Method(RunRequest, self._resume, 4096),
             "Fetch": _Method(FetchRequest, self._fetch, 4096),
         }
+        self._allowances = Allowances()
         self.refused = 0
         """Calls refused because of who made them."""
 
@@ -269,8 +270,9 @@ class OperatorApi:
         """
         method = self._methods[name]
         try:
+            self._allowances.take(caller.name, name)
             body = encode_struct(method.call(caller, method.read(name, request)))
-            if name not in _LOOKS:
+            if name not in LOOKS:
                 self._log.info(f"operator.{name.lower()}", party=caller.name)
             return encode_struct(Answer(body=body))
         except FedCreditError as error:
@@ -284,12 +286,13 @@ class OperatorApi:
 
     def _submit(self, caller: Member, request: SubmitRequest) -> RunView:
         spec, data = check_submission(request, self._roster)
+        check_room(self._registry.counts())
         run = self._registry.submit(request.spec, spec.run.name, request.spec_digest, spec.run.model, data)
         self._registry.event(run, caller.name, "operator", "submitted it")
         return self._view(run)
 
     def _list(self, _: Member, request: ListRequest) -> ListReply:
-        return ListReply(runs=[_run_view(one) for one in self._registry.runs()[-request.limit :]])
+        return ListReply(runs=[_run_view(one) for one in self._registry.latest(request.limit)])
 
     def _get(self, _: Member, request: RunRequest) -> RunView:
         return self._view(self._registry.find(request.run))

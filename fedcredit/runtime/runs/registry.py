@@ -19,12 +19,17 @@ from pathlib import Path
 import msgspec
 
 from fedcredit.errors import BoundError, FedCreditError, IntegrityError, SpecError, TransportError
+from fedcredit.plain_text import plain
 from fedcredit.runtime.runs.registry_locks import DriverLocks
 from fedcredit.runtime.runs.registry_records import (
     ACTIVE,
+    COLUMNS,
     ENDED,
+    HEADS,
+    INSERT,
     LAUNCHING,
     NEXT,
+    TABLES,
     Event,
     RunRecord,
     RunState,
@@ -43,29 +48,6 @@ _BUSY_SECONDS = 30.0
 _MAX_SPEC = 1 << 20  # bytes; as for configuration files
 _MAX_OUTCOME = 1 << 24  # bytes; a party's shared figures, never a model
 _MAX_TEXT = 1024  # characters of an event or detail, as for texts on the wire
-
-
-_TABLES = """
-CREATE TABLE runs (run TEXT PRIMARY KEY, name TEXT NOT NULL, spec_digest TEXT NOT NULL, model TEXT NOT NULL,
- data TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL,
- parties TEXT NOT NULL, spec_json TEXT NOT NULL, flower_run TEXT NOT NULL, continues TEXT NOT NULL)
-
-CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run),
- time TEXT NOT NULL, party TEXT NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL)
-
-CREATE INDEX events_run ON events (run, number)
-
-CREATE TRIGGER events_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are kept'); END
-
-CREATE TRIGGER events_fixed BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are fixed'); END
-
-CREATE TABLE outcomes (run TEXT NOT NULL REFERENCES runs (run), party TEXT NOT NULL, time TEXT NOT NULL,
- finished BLOB NOT NULL, PRIMARY KEY (run, party))
-"""
-_COLUMNS = (
-    "run, name, spec_digest, model, data, state, detail, created, updated, parties, spec_json, flower_run, continues"
-)
-_INSERT = f"INSERT INTO runs ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 -- a constant
 
 
 class Registry:
@@ -105,7 +87,7 @@ class Registry:
                 return
             if version or tables:
                 raise IntegrityError("registry.version", f"{self._name} is no run registry of version {_VERSION}")
-            for statement in _TABLES.split("\n\n"):
+            for statement in TABLES.split("\n\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {_VERSION}")
 
@@ -161,16 +143,22 @@ class Registry:
         with self._transaction():
             if continues:
                 self._get(RunId(continues))
-            self._db.execute(_INSERT, (*row, continues))
+            self._db.execute(INSERT, (*row, continues))
             self._event(run, "", "state", str(RunState.SUBMITTED))
         return run
 
     def runs(self, *states: RunState) -> list[RunRecord]:
         """All runs, or those in some states; the oldest first."""
         where = f" WHERE state IN ({', '.join('?' * len(states))})" if states else ""
-        query = f"SELECT {_COLUMNS} FROM runs{where} ORDER BY rowid"  # noqa: S608 -- constants
+        query = f"SELECT {COLUMNS} FROM runs{where} ORDER BY rowid"  # noqa: S608 -- constants
         with self._transaction(reads=True):
             return [record_of(row) for row in self._db.execute(query, states)]
+
+    def latest(self, limit: int) -> list[RunRecord]:
+        """The last runs, the oldest first, without their specs: those of many are more than a process should hold."""
+        query = f"SELECT {HEADS} FROM runs ORDER BY rowid DESC LIMIT ?"  # noqa: S608 -- a constant
+        with self._transaction(reads=True):
+            return [record_of(row) for row in self._db.execute(query, (limit,))][::-1]
 
     def counts(self) -> dict[str, int]:
         """Number of runs by state, states without one left out."""
@@ -364,14 +352,14 @@ class Registry:
             return {PartyId(party): bytes(finished) for party, finished in self._db.execute(query, (run,))}
 
     def _get(self, run: RunId) -> RunRecord:
-        query = f"SELECT {_COLUMNS} FROM runs WHERE run = ?"  # noqa: S608 -- a constant
+        query = f"SELECT {COLUMNS} FROM runs WHERE run = ?"  # noqa: S608 -- a constant
         row = self._db.execute(query, (run,)).fetchone()
         if row is None:
             raise _unknown(run)
         return record_of(row)
 
     def _move(self, run: RunId, state: RunState, detail: str) -> None:
-        values = (state, detail[:_MAX_TEXT], self._time(), run)
+        values = (state, plain(detail)[:_MAX_TEXT], self._time(), run)
         self._db.execute("UPDATE runs SET state = ?, detail = ?, updated = ? WHERE run = ?", values)
         self._event(run, "", "state", f"{state}: {detail}" if detail else str(state))
 
@@ -381,7 +369,7 @@ class Registry:
         self._drivers.forget(run)
 
     def _event(self, run: RunId, party: str, event: str, text: str) -> None:
-        row = (run, self._time(), party, event, text[:_MAX_TEXT])
+        row = (run, self._time(), party, event, plain(text)[:_MAX_TEXT])
         self._db.execute("INSERT INTO events (run, time, party, event, text) VALUES (?, ?, ?, ?, ?)", row)
 
     def _time(self) -> str:

@@ -11,7 +11,21 @@ import msgspec
 
 from fedcredit.types import PartyId, RunId
 
-__all__ = ["ACTIVE", "ENDED", "LAUNCHING", "NEXT", "Event", "RunRecord", "RunState", "named_parties", "record_of"]
+__all__ = [
+    "ACTIVE",
+    "COLUMNS",
+    "ENDED",
+    "HEADS",
+    "INSERT",
+    "LAUNCHING",
+    "NEXT",
+    "TABLES",
+    "Event",
+    "RunRecord",
+    "RunState",
+    "named_parties",
+    "record_of",
+]
 
 
 class RunState(StrEnum):
@@ -51,6 +65,30 @@ NEXT: Mapping[RunState, frozenset[RunState]] = MappingProxyType(
     }
 )
 """Where a run may go from each state by itself; `Registry.resume` and `Registry.requeue` lead back."""
+
+TABLES = """
+CREATE TABLE runs (run TEXT PRIMARY KEY, name TEXT NOT NULL, spec_digest TEXT NOT NULL, model TEXT NOT NULL,
+ data TEXT NOT NULL, state TEXT NOT NULL, detail TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL,
+ parties TEXT NOT NULL, spec_json TEXT NOT NULL, flower_run TEXT NOT NULL, continues TEXT NOT NULL)
+
+CREATE TABLE events (number INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL REFERENCES runs (run),
+ time TEXT NOT NULL, party TEXT NOT NULL, event TEXT NOT NULL, text TEXT NOT NULL)
+
+CREATE INDEX events_run ON events (run, number)
+
+CREATE TRIGGER events_kept BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are kept'); END
+
+CREATE TRIGGER events_fixed BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are fixed'); END
+
+CREATE TABLE outcomes (run TEXT NOT NULL REFERENCES runs (run), party TEXT NOT NULL, time TEXT NOT NULL,
+ finished BLOB NOT NULL, PRIMARY KEY (run, party))
+"""
+COLUMNS = (
+    "run, name, spec_digest, model, data, state, detail, created, updated, parties, spec_json, flower_run, continues"
+)
+INSERT = f"INSERT INTO runs ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 -- a constant
+HEADS = COLUMNS.replace("spec_json", "''")
+"""The same with an empty spec."""
 
 
 @dataclass(frozen=True)
