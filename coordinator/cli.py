@@ -95,7 +95,7 @@ def _status(
         "relayed": f"{relayed}, {counts.reconnects} reconnects",
         "refused": f"{refused} streams, {status.operators_refused} operators' calls",
         "runs": runs,
-        "nodes": ", ".join(status.nodes),
+        "nodes": ", ".join(f"{one} (away)" if one in (status.away or ()) else one for one in status.nodes),
     }
     show_daemon(status, facts)
     show_processes(status.processes)
@@ -134,7 +134,10 @@ def _pin(
     expected: Annotated[str | None, typer.Option("--fingerprint", help="The consortium's, compared first.")] = None,
     json: JsonFlag = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
-    """Check a bundle and take it into the home; start the daemon again to use a new roster."""
+    """Check a bundle and take it into the home; a running daemon takes it within seconds.
+
+    Who was revoked is cut off at once, and its runs stop; all others go on.
+    """
     write_pinned(bundle, home, expected, json=json)
 
 

@@ -156,11 +156,14 @@ def show_daemon(status: CoordinatorStatus | NodeStatus, rows: Mapping[str, str])
         "process": f"{status.pid}, since {short_time(status.started)}, version {status.version}",
         "roster": f"version {status.roster_version}, {status.roster_digest[:16]}…",
         "certificate": f"{left:.0f} days left" + ("; renew it" if left < _SOON else ""),
+        **({"notice": status.notice} if status.notice else {}),
         **rows,
     }
     width = max(map(len, facts)) + 2
     for name, text in facts.items():
-        write_line(f"  {name:<{width}}{text}", style="yellow" if name == "missing" or "renew it" in text else "")
+        write_line(
+            f"  {name:<{width}}{text}", style="yellow" if name in {"missing", "notice"} or "renew it" in text else ""
+        )
 
 
 def _colour(ready: bool) -> str:  # noqa: FBT001 -- one word for one fact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 
 from fedcredit.cli.console import write_json, write_line, write_notice, write_table
 from fedcredit.errors import SpecError
-from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.daemon.process import STATUS_FILE, running_pid
+from fedcredit.runtime.daemon.status import CoordinatorStatus, NodeStatus, read_status
+from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.runtime.provision.consortium import Order, Provisioned, provision, provision_local, requests_in
 from fedcredit.runtime.provision.pin import Pinned, pin
@@ -21,6 +24,7 @@ __all__ = ["register", "write_pinned", "write_request"]
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+_TAKEN_S = 10.0  # a daemon looks every second
 _EXAMPLE = "configs/consortium/example.toml"
 _TRIAL = "configs/consortium/credit_data.toml"
 
@@ -153,7 +157,8 @@ def write_pinned(bundle: Path, home: Path, expected: str | None, *, json: bool =
         IntegrityError: as in ``pin``.
     """
     pinned = pin(bundle, home, expected)
-    open_home(home)
+    opened = open_home(home)
+    daemon = _taken(opened)
     if json:
         write_json(
             {
@@ -167,10 +172,32 @@ def write_pinned(bundle: Path, home: Path, expected: str | None, *, json: bool =
                 "rotated": pinned.rotated,
                 "kept": list(pinned.kept),
                 "changes": list(pinned.changes),
+                "daemon": daemon,
             }
         )
         return
     _show_pinned(pinned)
+    if daemon == "taken":
+        write_line("the running daemon has taken it; runs and connections go on", style="green")
+    elif daemon:
+        write_notice(f"the running daemon has not taken it: {daemon}")
+
+
+def _taken(home: Home) -> str:
+    """Whether a daemon of the home has taken what was pinned: ``taken``, why not, or "" where none runs."""
+    if home.kind is MemberKind.OPERATOR:
+        return ""
+    path, node = home.state / STATUS_FILE, home.kind is MemberKind.NODE
+    until = time.monotonic() + _TAKEN_S
+    while (pid := running_pid(home.state)) is not None:
+        status = read_status(path, NodeStatus) if node else read_status(path, CoordinatorStatus)
+        told = status if status is not None and status.pid == pid else None
+        if told is not None and (told.roster_version, told.roster_digest) == (home.roster.version, home.roster.digest):
+            return "taken"
+        if time.monotonic() > until:
+            return (told.notice if told else "") or f"no answer within {_TAKEN_S:.0f} s; see `status`"
+        time.sleep(0.2)
+    return ""
 
 
 def _show_pinned(pinned: Pinned) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fedcredit.catalog.load import load_catalog
 from fedcredit.runtime.daemon.process import DaemonLock
-from fedcredit.runtime.daemon.status import ExchangeView, NodeStatus, ProcessView, write_status
+from fedcredit.runtime.daemon.status import ExchangeView, NodeStatus, ProcessView, SuperLinkView, write_status
 from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.provision.consortium import provision_local
 from fedcredit.runtime.provision.spec import ConsortiumSpec
@@ -269,6 +269,60 @@ def test_status_of_a_running_daemon(bank: Path, capsys: Capture) -> None:
     for text in ("supernode does not run", "20 days left; renew it", "hub:9443, connected since 2026-01-01", "DOWN"):
         assert text in told
     assert all(len(line) <= 80 for line in told.splitlines())
+    lock.close()
+
+
+@pytest.mark.parametrize(
+    ("view", "shown"),
+    [
+        (SuperLinkView(), ["SuperLink    not known"]),
+        (
+            SuperLinkView(state="connected", since="2026-01-01T00:00:00Z"),
+            ["SuperLink    connected since 2026-01-01 00:00Z"],
+        ),
+        (
+            SuperLinkView(state="refused", why="key not registered; ask the operator"),
+            ["SuperLink    refused: key not registered", "to do        ask the operator"],
+        ),
+        (
+            SuperLinkView(state="away", since="2026-01-01T00:00:00Z", why="not let in; wait"),
+            ["SuperLink    AWAY since 2026-01-01 00:00Z: not let in", "to do        wait"],
+        ),
+    ],
+)
+def test_status_says_whether_the_superlink_has_let_it_in(
+    bank: Path, capsys: Capture, view: SuperLinkView, shown: list[str]
+) -> None:
+    home = open_home(bank)
+    lock = DaemonLock(home.state)
+    moment = "2026-01-01T00:00:00Z"
+    write_status(
+        home.state / "daemon.json",
+        NodeStatus(
+            party="bank",
+            consortium="north",
+            roster_version=1,
+            roster_digest="d" * 64,
+            version="1",
+            pid=os.getpid(),
+            started=moment,
+            written=moment,
+            missing="",
+            certificate_seconds=1e7,
+            processes=[],
+            exchange=ExchangeView(address="hub:9443", reachable=True, since=moment),
+            superlink=view,
+            notice="roster 3 was refused",
+            runs={},
+            ledger=[],
+            traffic=[],
+            stage_seconds={},
+        ),
+    )
+    assert main(["status"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line.startswith(("SuperLink", "to do"))] == shown
+    assert "notice       roster 3 was refused" in lines
     lock.close()
 
 

@@ -2,6 +2,8 @@
 
 Its only memory is the run registry: killed and started again, it lets the runs that were under way in again at once, so
 that sessions between the nodes go on, and launches the processes that drive them anew.
+
+A bundle that is pinned while it runs is taken without a restart: connections stay, what was revoked is cut.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,17 +22,22 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.common import certificate_seconds, rfc3339, waits_for
 from fedcredit.runtime.daemon.health import HealthServer, Probes, coordinator_metrics
 from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.presence import PresenceDesk
 from fedcredit.runtime.daemon.process import STATUS_FILE
 from fedcredit.runtime.daemon.runs import Carrier, RunKeeper, Switchboard
 from fedcredit.runtime.daemon.status import CoordinatorStatus, ExchangeCounts, PeerView, ProcessView, write_status
+from fedcredit.runtime.flower_presence import NodeSeat
 from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.renewal import HomeWatch, revoked_since
 from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.runtime.runs.operator_api import OperatorApi
-from fedcredit.runtime.runs.registry import Registry
+from fedcredit.runtime.runs.registry import ACTIVE, Registry, RunState
+from fedcredit.types import PartyId
 
 __all__ = ["CoordinatorDaemon", "CoordinatorParts", "Exchange", "Flower"]
 
 _STATUS = 1.0  # seconds between two status files
+_SEATS = 3.0  # seconds between two looks at which SuperNodes are there
 _FIRST_PAUSE, _MOST_PAUSE = 1.0, 10.0  # seconds between two tries to give Flower its list of nodes
 
 
@@ -42,6 +49,9 @@ class Exchange(Switchboard, Protocol):
 
     async def stop(self) -> None:
         """Ends it."""
+
+    def renew(self, home: Home, revoked: Collection[PartyId]) -> None:
+        """Takes a new roster and certificate; streams of members that were revoked end."""
 
     def figures(self) -> tuple[list[PeerView], ExchangeCounts]:
         """Its streams and counts."""
@@ -57,6 +67,13 @@ class Flower(Carrier, Protocol):
     async def stop(self) -> None:
         """Ends them all."""
 
+    def renew(self, home: Home) -> None:
+        """Takes a new roster and certificate; a `FedCreditError` where it cannot."""
+
+    def seats(self) -> Mapping[str, NodeSeat] | None:
+        """Which SuperNodes the SuperLink has let in; None = not known."""
+        ...
+
     async def enrol(self) -> None:
         """Gives Flower the list of nodes; a `FedCreditError` while it cannot take it."""
 
@@ -70,18 +87,20 @@ class CoordinatorParts:
     """What the daemon is made of.
 
     Args:
-        home: The coordinator's.
+        watch: The coordinator's home, and what is pinned into it.
         registry: The book of runs.
         api: Answers operators; part of the exchange's server.
+        desk: Answers nodes, as well.
         exchange: The exchange.
         flower: Flower.
         log: Its log.
         most: Runs carried at once.
     """
 
-    home: Home
+    watch: HomeWatch
     registry: Registry
     api: OperatorApi
+    desk: PresenceDesk
     exchange: Exchange
     flower: Flower
     log: Log
@@ -96,7 +115,12 @@ class CoordinatorDaemon:
     """
 
     def __init__(self, parts: CoordinatorParts) -> None:
-        self._parts = parts
+        self._parts, self._home = parts, parts.watch.home
+        self._addresses = _addresses(self._home)
+        self._notice, self._complained = "", ""
+        self._seats: Mapping[str, NodeSeat] | None = None
+        self._looked = 0.0
+        self._enrol_due = asyncio.Event()
         self._keeper = RunKeeper(parts.registry, parts.exchange, parts.flower, parts.log, parts.most)
         self._started = rfc3339(datetime.now(UTC))
         self._opened = self._enrolled = False
@@ -122,7 +146,7 @@ class CoordinatorDaemon:
         """
         parts = self._parts
         probes = Probes(self.alive, self.missing, lambda: coordinator_metrics(self._status))
-        health = HealthServer(parts.home.coordinator.metrics.listen, probes)
+        health = HealthServer(self._home.coordinator.metrics.listen, probes)
         health.start()
         self._stack.push_async_callback(asyncio.to_thread, health.stop)
         await parts.exchange.start()
@@ -131,6 +155,7 @@ class CoordinatorDaemon:
         self._stack.push_async_callback(self._keeper.close)
         await parts.flower.start()
         self._stack.push_async_callback(parts.flower.stop)
+        self._enrol_due.set()
         enrolling = asyncio.create_task(self._enrol())
         self._stack.callback(enrolling.cancel)
         self._opened = True
@@ -138,6 +163,11 @@ class CoordinatorDaemon:
 
     async def turn(self) -> None:
         """One turn."""
+        await self._renew()
+        if time.monotonic() - self._looked >= _SEATS:
+            self._looked = time.monotonic()
+            self._seats = await asyncio.to_thread(self._parts.flower.seats)
+            self._parts.desk.seat(self._seats)
         if self._enrolled:
             await self._keeper.step()
         self._counts = await asyncio.to_thread(self._parts.registry.counts)
@@ -159,7 +189,7 @@ class CoordinatorDaemon:
 
     def status(self) -> CoordinatorStatus:
         """Its state now."""
-        home, parts = self._parts.home, self._parts
+        home, parts = self._home, self._parts
         parties, exchange = parts.exchange.figures()
         return CoordinatorStatus(
             party=home.party,
@@ -173,31 +203,87 @@ class CoordinatorDaemon:
             missing=self.missing(),
             certificate_seconds=certificate_seconds(home),
             address=_public(home),
-            nodes=[name for name, one in home.roster.members.items() if one.kind is MemberKind.NODE],
+            nodes=self._nodes(),
             processes=list(parts.flower.processes()),
             parties=parties,
             exchange=exchange,
             operators_refused=parts.api.refused,
             runs=self._counts,
+            away=None if self._seats is None else [one for one in self._nodes() if not self._connected(one)],
+            notice=self._notice,
         )
+
+    def _nodes(self) -> list[str]:
+        return [name for name, one in self._home.roster.members.items() if one.kind is MemberKind.NODE]
+
+    def _connected(self, node: str) -> bool:
+        seat = (self._seats or {}).get(node)
+        return seat is not None and seat.connected
 
     def _tell(self) -> None:
         self._written = time.monotonic()
         self._status = self.status()
-        write_status(self._parts.home.state / STATUS_FILE, self._status)
+        write_status(self._home.state / STATUS_FILE, self._status)
+
+    async def _renew(self) -> None:
+        """Takes what was pinned since the last turn; what cannot be taken is said, and nothing changes."""
+        parts, old = self._parts, self._home
+        new = await asyncio.to_thread(parts.watch.look)
+        refused = parts.watch.refused
+        if refused is not None and refused.public != self._complained:
+            self._complained = self._notice = refused.public
+            parts.log.warning("roster.refused", code=refused.code)
+        if new is None:
+            return
+        self._home, self._notice, self._complained = new, "", ""
+        revoked = revoked_since(new.roster, old.roster)
+        parts.api.renew(new.roster)  # first who is let in, then what goes on
+        parts.desk.renew(new.roster)
+        parts.exchange.renew(new, revoked)
+        await asyncio.to_thread(self._stop_with, revoked)
+        try:
+            parts.flower.renew(new)
+        except FedCreditError as error:
+            self._notice = error.public
+            parts.log.warning("proxy.refused", code=error.code)
+        if _addresses(new) != self._addresses:
+            self._notice = "the roster has another address; `stop` and `start` to listen there"
+        self._enrol_due.set()
+        parts.log.info("roster.taken")
+
+    def _stop_with(self, revoked: Collection[PartyId]) -> None:
+        """Stops every run that a revoked member is in."""
+        registry, version = self._parts.registry, self._home.roster.version
+        for record in registry.runs(RunState.SUBMITTED, *ACTIVE) if revoked else ():
+            gone = sorted(set(record.parties) & set(revoked))
+            if not gone:
+                continue
+            reason = f"{', '.join(gone)} {'was' if len(gone) == 1 else 'were'} revoked (roster {version})"
+            registry.event(record.run, gone[0], "revoked", reason)
+            if registry.stop(record.run, reason) is RunState.STOPPING:
+                registry.cut(record.run, reason)
+            self._parts.log.warning("run.revoked", run=record.run, party=gone[0])
 
     async def _enrol(self) -> None:
-        """Flower's list of nodes is that of the roster before the first run is launched."""
+        """Keeps Flower's list of nodes that of the roster, from before the first run is launched."""
         pause = _FIRST_PAUSE
-        while not self._enrolled:
+        while True:
+            await self._enrol_due.wait()
+            self._enrol_due.clear()
             try:
                 await self._parts.flower.enrol()
                 self._enrolled = True
+                pause = _FIRST_PAUSE
                 self._parts.log.info("flower.enrolled")
             except FedCreditError as error:
                 self._parts.log.info("flower.not-ready", code=error.code)
+                self._enrol_due.set()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _MOST_PAUSE)
+
+
+def _addresses(home: Home) -> tuple[str, str]:
+    return home.roster.exchange, home.roster.fleet
 
 
 def _public(home: Home) -> str:

@@ -181,6 +181,7 @@ def _shared(status: CoordinatorStatus | NodeStatus) -> Iterator[Metric]:
     yield _gauge("roster_version", "Version of the roster in force.", (), {(): status.roster_version})
     seconds = {(): status.certificate_seconds}
     yield _gauge("certificate_expiry_seconds", "Seconds until the own certificate expires.", (), seconds)
+    yield _gauge("roster_refused", "1 while a pinned bundle is not taken.", (), {(): float(bool(status.notice))})
     yield from _processes(status.processes)
 
 
@@ -200,6 +201,9 @@ def coordinator_metrics(status: CoordinatorStatus) -> Iterator[Metric]:
     for peer in status.parties:
         connected[(peer.party,)] = connected.get((peer.party,), 0.0) + peer.connected
     yield _gauge("exchange_streams", "Runs that a party is connected to now.", ("party",), connected)
+    if status.away is not None:
+        let_in = {(one,): float(one not in status.away) for one in status.nodes}
+        yield _gauge("supernode_connected", "1 while the SuperLink has let a node's SuperNode in.", ("party",), let_in)
     exchange = status.exchange
     yield _gauge("exchange_runs", "Runs open at the exchange.", (), {(): exchange.runs})
     yield _gauge("exchange_queue_bytes", "Sealed bytes held for recipients.", (), {(): exchange.queue_bytes})
@@ -220,6 +224,9 @@ def node_metrics(status: NodeStatus) -> Iterator[Metric]:
     """Metrics of a node: its own counts and sizes."""
     yield from _shared(status)
     yield _gauge("exchange_reachable", "1 while the exchange answers.", (), {(): float(status.exchange.reachable)})
+    if status.superlink.state != "unknown":
+        there = {(): float(status.superlink.state == "connected")}
+        yield _gauge("superlink_connected", "1 while the SuperLink has let the SuperNode in.", (), there)
     runs = {(state,): float(count) for state, count in status.runs.items()}
     yield _gauge("runs", "Runs by what this house has of them.", ("state",), runs)
     for name, about, pick in (

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.common import process_views, rfc3339
 from fedcredit.runtime.daemon.coordinator import CoordinatorParts
 from fedcredit.runtime.daemon.logs import Log
-from fedcredit.runtime.daemon.proxy import ProxySettings, proxy_child
+from fedcredit.runtime.daemon.presence import PresenceDesk
+from fedcredit.runtime.daemon.proxy import ProxySettings, proxy_child, write_proxy
 from fedcredit.runtime.daemon.status import ExchangeCounts, PeerView, ProcessView
 from fedcredit.runtime.daemon.supervisor import Child, Supervisor
 from fedcredit.runtime.exchange.limits import ServerLimits
 from fedcredit.runtime.exchange.server import ExchangeServer, RunSnapshot, ServerSettings
 from fedcredit.runtime.exchange.tls import KnownKey
+from fedcredit.runtime.flower_presence import LINK_DATABASE, NodeSeat, node_seats
 from fedcredit.runtime.flower_processes import (
     CoordinatorFlower,
     coordinator_children,
@@ -25,6 +28,7 @@ from fedcredit.runtime.flower_processes import (
     stop_flower_run,
 )
 from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.renewal import HomeWatch
 from fedcredit.runtime.house.roster import MemberKind, Roster, split_address
 from fedcredit.runtime.runs.operator_api import OperatorApi
 from fedcredit.runtime.runs.registry import Registry
@@ -102,6 +106,11 @@ class ExchangeParts:
         """Forgets it."""
         self._server.close_run(run)
 
+    def renew(self, home: Home, revoked: Collection[PartyId]) -> None:
+        """Takes a new roster and certificate: streams of members that were revoked end at once, others stay."""
+        self._server.replace_known(known_keys(home.roster), revoked)
+        self._server.renew_tls(home.tls)
+
     def figures(self) -> tuple[list[PeerView], ExchangeCounts]:
         """Who is connected, and the counts; called every second or so, as changes are seen by comparing."""
         snapshot = self._server.snapshot()
@@ -153,6 +162,7 @@ class FlowerParts:
         own = home.coordinator.flower
         self._setup = CoordinatorFlower(home.folder, own.port, own.host)
         self._supervisor = Supervisor(home.logs)
+        self._one_address = home.roster.one_address
 
     def children(self) -> list[Child]:
         """The processes that are kept up.
@@ -177,8 +187,8 @@ class FlowerParts:
             ca=home.ca_file,
             consortium=home.roster.consortium,
             operators=tuple(n for n, one in home.roster.members.items() if one.kind is MemberKind.OPERATOR),
-            exchange=_loopback(home.coordinator.exchange.listen) if home.roster.one_address else "",
-            per_address=_CONNECTIONS + (home.coordinator.exchange.max_streams if home.roster.one_address else 0),
+            exchange=_loopback(home.coordinator.exchange.listen) if self._one_address else "",
+            per_address=_CONNECTIONS + (home.coordinator.exchange.max_streams if self._one_address else 0),
         )
 
     async def start(self) -> None:
@@ -188,6 +198,26 @@ class FlowerParts:
     async def stop(self) -> None:
         """Ends them."""
         await self._supervisor.stop()
+
+    def renew(self, home: Home) -> None:
+        """Takes a new roster and certificate: nginx reads them anew, and connections through it stay.
+
+        Addresses that are listened on stay those of the start.
+
+        Raises:
+            SpecError: the proxy cannot be set so; it goes on as it was.
+        """
+        self._home = home
+        if home.coordinator.flower.proxy:
+            write_proxy(self._proxy())
+            self._supervisor.signal("proxy", signal.SIGHUP)
+
+    def seats(self) -> Mapping[str, NodeSeat] | None:
+        """Which SuperNodes the SuperLink has let in; None = not known."""
+        try:
+            return node_seats(flower_folder(self._home.folder) / LINK_DATABASE)
+        except FedCreditError:
+            return None
 
     async def enrol(self) -> None:
         """Makes the SuperLink's list of nodes that of the roster."""
@@ -234,5 +264,6 @@ def bind_coordinator(home: Home, registry: Registry, log: Log) -> CoordinatorPar
     api = OperatorApi(registry, home.roster, log)
     own = home.coordinator.exchange
     settings = ServerSettings(own.listen, home.tls, known_keys(home.roster), server_limits(home))
-    exchange = ExchangeParts(ExchangeServer(settings, handlers=(api.handler(),)))
-    return CoordinatorParts(home, registry, api, exchange, FlowerParts(home), log)
+    desk = PresenceDesk(home.roster)
+    exchange = ExchangeParts(ExchangeServer(settings, handlers=(api.handler(), desk.handler())))
+    return CoordinatorParts(HomeWatch(home), registry, api, desk, exchange, FlowerParts(home), log)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedcredit.errors import SpecError
+from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.daemon.supervisor import Child
 from fedcredit.runtime.exchange.loopback_tls import LOOPBACK_NAME
 from fedcredit.runtime.house.roster import split_address
@@ -35,6 +36,7 @@ __all__ = [
     "proxy_child",
     "render_proxy",
     "stream_module",
+    "write_proxy",
 ]
 
 PASSED_THROUGH = "h2"
@@ -251,12 +253,22 @@ def render_proxy(settings: ProxySettings, module: StreamModule | None) -> str:
     return "".join(part.format(**values) for part in (_MAIN, _STREAM if settings.exchange else "", _HTTP))
 
 
+def write_proxy(settings: ProxySettings) -> Path:
+    """Writes the configuration; a proxy that runs reads it on SIGHUP, and its connections stay.
+
+    Raises:
+        SpecError: as in `render_proxy`.
+    """
+    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = settings.folder / "nginx.conf"
+    replace_file(path, render_proxy(settings, stream_module()).encode("utf-8"))
+    return path
+
+
 def proxy_child(settings: ProxySettings) -> Child:
     """Writes the configuration; returns the process to keep up."""
-    settings.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = write_proxy(settings)
     (settings.folder / "fleet.sock").unlink(missing_ok=True)  # left behind by one that was killed
-    path = settings.folder / "nginx.conf"
-    path.write_text(render_proxy(settings, stream_module()), "utf-8")
     command = (str(find_nginx()), "-p", str(settings.folder), "-c", str(path), "-e", "stderr")
     return Child("proxy", command, {"PATH": os.defpath})
 

@@ -19,6 +19,7 @@ __all__ = [
     "NodeStatus",
     "PeerView",
     "ProcessView",
+    "SuperLinkView",
     "TrafficView",
     "read_status",
     "write_status",
@@ -86,6 +87,8 @@ class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
         exchange: Its figures.
         operators_refused: Calls of others than operators.
         runs: Number of runs by state.
+        away: Nodes that the SuperLink has not let in now; None = not known.
+        notice: Why a bundle that was pinned is not taken; "" = everything pinned is in force.
     """
 
     party: str
@@ -105,6 +108,8 @@ class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     exchange: ExchangeCounts
     operators_refused: int
     runs: dict[str, int]
+    away: list[str] | None = None
+    notice: str = ""
 
 
 class ExchangeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +118,20 @@ class ExchangeView(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     reachable: bool
     since: str
+
+
+class SuperLinkView(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the SuperLink has let this house's SuperNode in, as the coordinator tells.
+
+    Attributes:
+        state: ``connected``, ``away`` (registered, not there now), ``refused``, or ``unknown``.
+        since: When that began, RFC 3339; "" = not known.
+        why: Why not, and what to do.
+    """
+
+    state: str = "unknown"
+    since: str = ""
+    why: str = ""
 
 
 class TrafficView(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +173,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         certificate_seconds: Until the own certificate expires.
         processes: Supervised processes.
         exchange: Whether it answers.
+        superlink: Whether the SuperLink has let the SuperNode in.
+        notice: Why a bundle that was pinned is not taken; "" = everything pinned is in force.
         runs: Number of runs by what this house has of them: proposed, running, failed, finished.
         ledger: Headroom.
         traffic: What was sent.
@@ -172,6 +193,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     certificate_seconds: float
     processes: list[ProcessView]
     exchange: ExchangeView
+    superlink: SuperLinkView = SuperLinkView()
+    notice: str = ""
     runs: dict[str, int]
     ledger: list[LedgerView]
     traffic: list[TrafficView]

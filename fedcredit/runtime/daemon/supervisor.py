@@ -68,6 +68,7 @@ class _Kept:
     restarts: int = 0
     since: float = 0.0
     last_exit: int | None = None
+    renewed: bool = False
     task: asyncio.Task[None] | None = None
 
 
@@ -111,6 +112,28 @@ class Supervisor:
                 await kept.process.wait()
         self._kept.clear()
 
+    async def renew(self, child: Child) -> None:
+        """Ends one child and whatever is in its group; it is started again at once, by this command."""
+        kept = self._kept[child.name]
+        kept.child = child
+        if kept.process is None or kept.process.returncode is not None:
+            return  # it is started again anyway
+        group = kept.process.pid
+        kept.renewed = True
+        for sign, patience in ((signal.SIGTERM, self._grace_s), (signal.SIGKILL, _KILLED_S)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, sign)
+            until = time.monotonic() + patience
+            while group in self._alive() and time.monotonic() < until:  # noqa: ASYNC110 -- as in `stop`
+                await asyncio.sleep(_LOOK_S)
+
+    def signal(self, name: str, sign: signal.Signals) -> None:
+        """Sends a signal to one child, if it runs."""
+        kept = self._kept.get(name)
+        if kept is not None and kept.process is not None and kept.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                kept.process.send_signal(sign)
+
     def views(self) -> list[ChildView]:
         """How all children are."""
         now = time.monotonic()
@@ -146,7 +169,8 @@ class Supervisor:
         while kept.process is not None:
             kept.last_exit = await kept.process.wait()
             lived, kept.since = time.monotonic() - kept.since, time.monotonic()
-            pause = _FIRST_PAUSE_S if lived > _HEALTHY_S else pause
+            pause = _FIRST_PAUSE_S if lived > _HEALTHY_S or kept.renewed else pause
+            kept.renewed = False
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MOST_PAUSE_S)
             self._alive()

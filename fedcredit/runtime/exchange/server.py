@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from fedcredit.runtime.exchange.frames import METHOD, SERVICE
 from fedcredit.runtime.exchange.limits import ServerLimits
 from fedcredit.runtime.exchange.room import Room, Stream
 from fedcredit.runtime.exchange.serve import Context, join, refuse, serve
-from fedcredit.runtime.exchange.tls import KnownKey, known_peer, server_credentials, server_options
+from fedcredit.runtime.exchange.tls import KnownKey, known_peer, renewable_credentials, server_options
 from fedcredit.runtime.exchange.types import TlsPem
 from fedcredit.types import PartyId, RunId
 
@@ -117,6 +117,7 @@ class ExchangeServer:
         self._server: grpc.aio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
         self._refused: Counter[str] = Counter()
+        self._fresh_tls: TlsPem | None = None
         self._calls = 0
         self._calls_of: Counter[PartyId] = Counter()
         self._numbers = 0
@@ -136,7 +137,8 @@ class ExchangeServer:
         if self._handlers:
             server.add_generic_rpc_handlers(self._handlers)
         try:
-            port = server.add_secure_port(self.settings.address, server_credentials(self.settings.tls))
+            credentials = renewable_credentials(self.settings.tls, self._fetch_tls)
+            port = server.add_secure_port(self.settings.address, credentials)
         except RuntimeError:
             raise TransportError(
                 "exchange.listen", f"cannot listen on {self.settings.address}: in use, or an unusable certificate"
@@ -194,12 +196,26 @@ class ExchangeServer:
         room.stopped = room.stopped or (reason[:1024] or "stopped by the operator")
         room.end("run.stopped", room.stopped)
 
-    def replace_known(self, known: Mapping[str, KnownKey]) -> None:
-        """Takes a new roster; streams of keys that are no longer known end."""
+    def renew_tls(self, tls: TlsPem) -> None:
+        """Shows another certificate, and asks for one of its authority, from the next handshake on."""
+        self._fresh_tls = tls
+
+    def _fetch_tls(self) -> TlsPem | None:
+        """Called by gRPC before each handshake, from a thread of its own."""
+        fresh, self._fresh_tls = self._fresh_tls, None
+        return fresh
+
+    def replace_known(self, known: Mapping[str, KnownKey], revoked: Collection[PartyId] = ()) -> None:
+        """Takes a new roster; streams of members that left it end, and those of members revoked in between.
+
+        Args:
+            known: Members by the digest of their TLS keys.
+            revoked: Members whose streams under earlier keys end, also where they came back with other keys.
+        """
         self._known = dict(known)
         parties = {member.party for member in known.values() if member.kind in _KINDS}
         for stream in self._streams():
-            if stream.party not in parties:
+            if stream.party not in parties or stream.party in revoked:
                 stream.end("exchange.unknown-key", f"{stream.party} is no member of this consortium any more")
 
     def caller(self, context: Context) -> KnownKey:

@@ -8,8 +8,9 @@ finish.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -29,6 +30,7 @@ __all__ = [
     "key_digest",
     "known_peer",
     "pin_tls13",
+    "renewable_credentials",
     "server_credentials",
     "server_options",
 ]
@@ -93,6 +95,26 @@ def _first(auth: Mapping[str, object], name: str) -> bytes:
 def server_credentials(tls: TlsPem) -> grpc.ServerCredentials:
     """Credentials that ask every client for a certificate of the consortium."""
     return grpc.ssl_server_credentials([(tls.key, tls.certificate)], tls.ca, require_client_auth=True)
+
+
+def renewable_credentials(tls: TlsPem, renewed: Callable[[], TlsPem | None]) -> grpc.ServerCredentials:
+    """As `server_credentials`, with a certificate that can be exchanged: connections that are there stay.
+
+    Args:
+        tls: The first certificate.
+        renewed: Asked before every handshake, from a thread of gRPC; None = no change.
+    """
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        fresh = renewed()
+        return None if fresh is None else _configuration(fresh)
+
+    fetcher: Any = fetch  # its stub does not know that None means no change
+    return grpc.dynamic_ssl_server_credentials(_configuration(tls), fetcher, require_client_authentication=True)
+
+
+def _configuration(tls: TlsPem) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(tls.key, tls.certificate)], tls.ca)
 
 
 def client_credentials(tls: TlsPem) -> grpc.ChannelCredentials:
