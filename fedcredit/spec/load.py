@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from fedcredit.errors import SpecError
 from fedcredit.spec.explain import explain, unknown_key
 from fedcredit.spec.model import RunSpec
-from fedcredit.spec.rules import nearest
+from fedcredit.spec.rules import HOUSE_DATA, nearest
 
 __all__ = ["LoadedSpec", "load_spec", "parse_spec", "parse_toml"]
 
@@ -73,6 +73,7 @@ def parse_toml(text: str, file: str = "<text>", overrides: Sequence[str] = ()) -
         raise SpecError("spec.toml", f"{file}: not valid TOML: {error}") from None
     for override in overrides:
         _apply(raw, override)
+    _leave_places_to_houses(raw)
     return parse_spec(raw, file if not overrides else f"{file} with --set")
 
 
@@ -112,6 +113,24 @@ def _move_privacy_keys(raw: dict[str, Any], file: str) -> None:
         value = boost.pop(key)
         if privacy.setdefault(key, value) != value:
             raise SpecError("spec.value", f"{file}: boost.{key}: differs from privacy.{key}; give it once")
+
+
+def _leave_places_to_houses(raw: dict[str, Any]) -> None:
+    """Between houses a file needs no places of records: each house has its own, by the name that the run is given."""
+    run, parties = raw.get("run"), raw.get("party")
+    if not isinstance(run, dict) or run.get("mode") != "production" or not isinstance(parties, list):
+        return
+    theirs = f"{HOUSE_DATA}of-each-house"
+    left = [one for one in parties if isinstance(one, dict) and not {"source", "query"} & one.keys()]
+    for party in left:
+        party["source"] = theirs
+        if "as_of" in party:
+            party.setdefault("catalog", theirs)
+    align = raw.setdefault("align", {}) if left else None
+    if isinstance(align, dict):
+        mode = align.get("mode", "blind")
+        if mode == "registry" or (mode == "blind" and align.get("decoys", 1.0) != 0):
+            align.setdefault("registry", theirs)
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fedcredit.errors import SpecError
+from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec, parse_toml
 from fedcredit.spec.model import RunSpec
+from fedcredit.spec.travel import read_travelling, travelling_json
 from fedcredit.types import Role
 
 GOOD = """
@@ -164,6 +166,31 @@ def test_unsafe_is_refused_outside_simulation(overrides: list[str], key: str) ->
 
 def test_production_without_anything_unsafe_is_accepted() -> None:
     assert not parse_toml(GOOD, "run.toml", [*SAFE, "scorecard.fit=mle"]).simulation
+
+
+def without_places(*extra: str) -> str:
+    return "\n".join(
+        [*(line for line in GOOD.splitlines() if not line.startswith(("source", "[align]", 'mode = "plain'))), *extra]
+    )
+
+
+@pytest.mark.parametrize("mode", ["registry", "blind"])
+def test_between_houses_a_file_names_no_places(mode: str) -> None:
+    # each house has its own; the digest is that of the same run with places
+    wanted = ["run.mode=production", f"align.mode={mode}", 'party.tax_office.as_of="2025-12-31"']
+    left = parse_toml(without_places(), "run.toml", wanted)
+    places = ["align.registry=r.csv", "party.tax_office.catalog=tax.toml"]
+    assert spec_digest(left) == spec_digest(parse_toml(GOOD, "run.toml", [*wanted, *places]))
+    assert read_travelling(travelling_json(left, "march"))[1] == "march"
+
+
+def test_a_simulation_names_its_places() -> None:
+    assert "party.bank.source: missing" in fault(text=without_places())
+
+
+def test_without_decoys_no_register_is_meant() -> None:
+    spec = parse_toml(without_places(), "run.toml", [*SAFE, "align.decoys=0"])
+    assert spec.align.registry is None
 
 
 def test_ids_and_time_exclude_each_other() -> None:
