@@ -29,8 +29,9 @@ def check_banks(spec: RunSpec) -> None:
             refuse("differential_privacy.unit", f'{right}; use "none", or model = "fedavg"')
         if spec.split.test_source is not None:
             refuse("split.test_source", 'given without model = "fedavg"; hold rows out by test_fraction or test_ids')
-    if spec.several_banks and spec.run.model != "fedavg" and not spec.simulation:
-        refuse("party.role", "several banks with feature holders run in simulation only in this version; use one bank")
+    if spec.several_banks and spec.run.model != "fedavg" and not spec.simulation and spec.align.hidden:
+        right = "hides rows, which several banks with feature holders cannot in this version"
+        refuse("align.mode", f'"{spec.align.mode}" {right}; use "blind" with decoys = 0, or one bank')
 
 
 def _check_partition(spec: RunSpec) -> None:

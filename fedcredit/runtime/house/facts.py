@@ -11,6 +11,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.needs import alignment_warning, alignment_words
 from fedcredit.runtime.house.records import catalog_digest, house_register
+from fedcredit.runtime.hybrid.networks import hybrid_words, is_hybrid, roles_of
 from fedcredit.spec.model import PartySection, RunSpec
 from fedcredit.types import PartyId
 
@@ -45,6 +46,8 @@ def house_facts(home: Home, spec: RunSpec, data: str) -> list[Fact]:
     facts = [Fact("rows by", alignment_words(spec.align), alignment_warning(spec.align))]
     if spec.several_banks:
         facts = [*_sums(spec), _noise(spec)] if spec.run.model == "fedavg" else [*facts, *_sums(spec)]
+    if is_hybrid(roles_of(spec)):
+        facts.append(Fact("parts", hybrid_words(spec, home.party)))
     mine = next((party for party in spec.party if party.name == home.party), None)
     if PartyId(data) not in home.node.data or mine is None:
         return facts

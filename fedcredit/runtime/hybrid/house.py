@@ -43,6 +43,7 @@ from fedcredit.runtime.hybrid.networks import (
 )
 from fedcredit.runtime.hybrid.side_by_side import all_of
 from fedcredit.runtime.hybrid.sums import SUM_SCHEMAS, CountedPool, sum_rules
+from fedcredit.runtime.kept import KeptFiles
 from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import Outcome, Seat
 from fedcredit.runtime.provenance import commit, versions
@@ -191,7 +192,9 @@ class HybridNode(Node):
     def _secrets(self, bank: PartyId, stack: ExitStack) -> KeptSecrets:
         """This party's secrets in one part."""
         secret = RunSecret(part_secret(self._secret, self._checked.run, bank))
-        return KeptSecrets(secret, self._part_draws(bank), self._escrow(bank, stack))
+        owner = f"{part_digest(self._checked.proposal.spec_digest, self._checked.run, bank)}/{self._party}"
+        kept = KeptFiles(self._files.kept / bank, owner)
+        return KeptSecrets(secret, self._part_draws(bank), self._escrow(bank, stack), kept)
 
     def _part_draws(self, bank: PartyId) -> Entropy:
         """Source of noise and order in one part; another in each, since equal noise would show a difference of sums."""

@@ -20,6 +20,7 @@ __all__ = [
     "SUMS",
     "Network",
     "check_hybrid",
+    "hybrid_words",
     "is_hybrid",
     "network_run",
     "networks_of",
@@ -112,6 +113,20 @@ def networks_of(run: RunId, roles: Mapping[PartyId, Role]) -> dict[PartyId, Netw
         found[bank] = Network(bank, network_run(run, bank), {**there, **end})
     found[SUMS] = Network(SUMS, network_run(run, SUMS), {**dict.fromkeys(banks, Role.LABEL_HOLDER), **end})
     return found
+
+
+def hybrid_words(spec: RunSpec, party: PartyId) -> str:
+    """What a run of several banks with feature holders asks of a party, in a line for people who decide on it.
+
+    Args:
+        spec: The run.
+        party: Whose people decide.
+    """
+    banks = ", ".join(bank.name for bank in spec.banks)
+    holders = ", ".join(holder.name for holder in spec.feature_holders)
+    if party in {bank.name for bank in spec.banks}:
+        return f"one of its own with {holders}; decides on sums over {banks}, which the coordinator relays"
+    return f"answers each bank in a part of its own: {banks}; caps follow from the smallest of them"
 
 
 def check_hybrid(spec: RunSpec) -> None:

@@ -26,6 +26,8 @@ from fedcredit.errors import FedCreditError, PeerError, PolicyDenied, SpecError
 from fedcredit.runtime.daemon.logs import Log, code_of, log_failure
 from fedcredit.runtime.exchange.tls import KnownKey, known_peer
 from fedcredit.runtime.house.roster import MEMBER_NAME, Member, MemberKind, Roster
+from fedcredit.runtime.hybrid.networks import check_hybrid, roles_of
+from fedcredit.runtime.hybrid.rooms import check_rooms
 from fedcredit.runtime.runs.operator_limits import LOOKS, Allowances, check_room
 from fedcredit.runtime.runs.registry import Registry, RunRecord
 from fedcredit.spec.digest import spec_digest
@@ -200,6 +202,8 @@ def check_submission(request: SubmitRequest, roster: Roster) -> tuple[RunSpec, s
     if spec_digest(spec) != request.spec_digest:
         text = f"spec: digest {spec_digest(spec)[:16]}…, its sender computed {request.spec_digest[:16]}…"
         raise SpecError("submit.digest", f"{text}; operator and coordinator run different versions")
+    check_hybrid(spec)
+    check_rooms(roles_of(spec))
     return spec, data
 
 
@@ -210,9 +214,13 @@ class OperatorApi:
         registry: The book of runs.
         roster: Who is who.
         log: Every request is logged by its method and its caller.
+        note: Hears of every caller that is refused: code, public text, address.
     """
 
-    def __init__(self, registry: Registry, roster: Roster, log: Log) -> None:
+    def __init__(
+        self, registry: Registry, roster: Roster, log: Log, note: Callable[[str, str, str], None] | None = None
+    ) -> None:
+        self._note = note
         self._registry, self._log = registry, log
         self.renew(roster)
         self._methods: Mapping[str, _Method] = {
@@ -247,6 +255,8 @@ class OperatorApi:
             except FedCreditError as error:
                 self.refused += 1
                 self._log.warning("operator.refused", code=error.code)
+                if self._note is not None:
+                    self._note(error.code, error.public, str(context.peer()))
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, error.public)
             return await asyncio.to_thread(self.answer, name, caller, request)
 

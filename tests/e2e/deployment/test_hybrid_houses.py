@@ -1,8 +1,10 @@
-"""Several banks and feature holders in houses of their own: what the simulation gives, and what happens when one dies."""
+"""Several banks and feature holders in houses of their own: what the simulation gives, and what a kill changes."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,9 +52,34 @@ def same_models(houses: Houses, run: RunId, simulated: Path) -> None:
         for party in (bank, *HOLDERS):
             folder = houses.homes[party].runs / run / "banks" / bank
             for made in sorted((simulated / "banks" / bank / "model" / party).iterdir()):
-                assert (folder / "model" / party / made.name).read_bytes() == made.read_bytes(), (bank, party, made.name)
+                assert (folder / "model" / party / made.name).read_bytes() == made.read_bytes(), (
+                    bank,
+                    party,
+                    made.name,
+                )
                 compared += 1
     assert compared >= len(BANKS) * (1 + len(HOLDERS))
+
+
+def charged(houses: Houses, run: RunId) -> dict[tuple[str, str], list[Any]]:
+    """What every house's ledger has booked for a run, and its answers, by house and network."""
+    found = {}
+    for network in networks_of(run, roles_of(houses.loaded.spec)).values():
+        for party in (*BANKS, *HOLDERS):
+            with sqlite3.connect(houses.homes[party].state / "ledger.sqlite") as ledger:
+                rows = [
+                    *ledger.execute(
+                        "SELECT counterparty, kind, feature, declared, spent FROM allowances WHERE run = ? "
+                        "ORDER BY 1, 2, 3",
+                        (network.run,),
+                    ),
+                    *ledger.execute(
+                        "SELECT counterparty, costs, count(*) FROM answers WHERE run = ? GROUP BY 1, 2 ORDER BY 1, 2",
+                        (network.run,),
+                    ),
+                ]
+            found[party, network.name] = rows
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +101,19 @@ def simulated(town: Houses) -> Path:
     return simulate(town.loaded, town.folder / "simulated").out
 
 
-def test_houses_and_simulation_agree(town: Houses, simulated: Path) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(town: Houses) -> tuple[RunId, dict[PartyId, Any]]:
+    """A run that went to its end at once, and how each house ended."""
     run = new_run()
     let_in(town, run)
-    order = town.order(run)
-    town.start_all(run, order, report=True)
-    ended = town.all_finished(run)
+    town.start_all(run, town.order(run), report=True)
+    return run, town.all_finished(run)
+
+
+def test_houses_and_simulation_agree(
+    town: Houses, simulated: Path, undisturbed: tuple[RunId, dict[PartyId, Any]]
+) -> None:
+    run, ended = undisturbed
     assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
     assert all(not one.text for one in ended.values()), {p: one.text for p, one in ended.items()}
     same_models(town, run, simulated)
@@ -91,3 +125,81 @@ def test_houses_and_simulation_agree(town: Houses, simulated: Path) -> None:
     assert (town.homes[BANKS[0]].runs / run / "banks" / BANKS[0] / "report.html").exists()
     assert not (town.homes[BANKS[0]].runs / run / "banks" / BANKS[1]).exists()
     assert load_spec(simulated / "spec.toml").spec.several_banks
+
+
+def test_trees_of_houses_and_simulation_agree(
+    found_houses: Callable[..., Houses], consortium: Callable[..., Path], tmp_path: Path
+) -> None:
+    config = consortium(tmp_path / "records", rows=1500, sections={**SECTIONS, **TREES})
+    made = found_houses(tmp_path, config)
+    try:
+        made.start_exchange()
+        run = new_run()
+        let_in(made, run)
+        made.start_all(run, made.order(run))
+        ended = made.all_finished(run)
+        assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+        simulated = simulate(made.loaded, tmp_path / "simulated").out
+        same_models(made, run, simulated)
+        again = new_run()
+        let_in(made, again)
+        order = made.order(again)
+        held = made.hold(BANKS[2], again, order, "kind=secure_sum.turn:14")
+        made.start_all(again, order, but=[BANKS[2]])
+        held.wait()
+        made.kill(BANKS[2], again)
+        made.start(BANKS[2], again, order)
+        ended = made.all_finished(again)
+        assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+        same_models(made, again, simulated)
+        assert charged(made, again) == charged(made, run)
+    finally:
+        made.end()
+
+
+@pytest.mark.parametrize("party", [BANKS[1], HOLDERS[0], COORDINATOR])
+def test_whoever_is_killed_and_comes_back_changes_nothing(
+    town: Houses, simulated: Path, undisturbed: tuple[RunId, dict[PartyId, Any]], party: PartyId
+) -> None:
+    run = new_run()
+    let_in(town, run)
+    order = town.order(run)
+    place = "kind=secure_sum.turn:9" if party in BANKS else "bin:2"
+    held = town.hold(party, run, order, "kind=secure_sum.survivors:12" if party == COORDINATOR else place)
+    town.start_all(run, order, but=[party])
+    held.wait()
+    town.kill(party, run)
+    town.start(party, run, order)
+    ended = town.all_finished(run)
+    assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+    assert {one.attempts for one in ended.values()} == {2}
+    same_models(town, run, simulated)
+    assert charged(town, run) == charged(town, undisturbed[0])
+    for one in (*BANKS, *HOLDERS, COORDINATOR):
+        verify_directory(town.homes[one].runs / run / "audit")
+
+
+@pytest.mark.parametrize("party", [BANKS[1], HOLDERS[0], COORDINATOR])
+def test_whoever_does_not_come_back_is_named_by_all_others_in_time(
+    found_houses: Callable[..., Houses], consortium: Callable[..., Path], tmp_path: Path, party: PartyId
+) -> None:
+    config = consortium(tmp_path / "records", rows=1500, sections={**SECTIONS, "network": {"timeout_s": 4.0}})
+    made = found_houses(tmp_path, config)
+    try:
+        made.start_exchange()
+        run = new_run()
+        let_in(made, run)
+        order = made.order(run)
+        place = "kind=secure_sum.turn:9" if party in BANKS else "bin:2"
+        held = made.hold(party, run, order, "kind=secure_sum.survivors:12" if party == COORDINATOR else place)
+        made.start_all(run, order, but=[party])
+        held.wait()
+        made.kill(party, run)
+        died = time.monotonic()
+        ended = made.all_finished(run)
+        assert time.monotonic() - died < 45.0
+        for one, finished in ended.items():
+            assert not finished.ok, one
+            assert party in finished.text, (one, finished.code, finished.text)
+    finally:
+        made.end()
