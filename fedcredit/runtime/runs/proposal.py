@@ -254,7 +254,7 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
 
     Raises:
         PeerError: malformed, not the coordinator's, or with times or a past that no proposal has.
-        SpecError: of another roster or version of fedcredit, past its time, or its spec is none for this consortium.
+        SpecError: of a newer or another roster, another version of fedcredit, past its time, or no spec for its members.
     """
     proposal = _opened(Proposal, raw, _PROPOSAL, COORDINATOR, roster)
     if proposal.version != fedcredit.__version__:
@@ -262,7 +262,8 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
             "proposal.version",
             f"the coordinator runs fedcredit {proposal.version}, this house {fedcredit.__version__}; run the same",
         )
-    if proposal.roster_digest != roster.digest:
+    # This house may have pinned before the coordinator, or since: all signatures are checked against its own roster.
+    if proposal.roster_digest not in {roster.digest, *roster.history}:
         raise SpecError(
             "proposal.roster", f"the coordinator has another roster than this house's version {roster.version}; pin it"
         )
