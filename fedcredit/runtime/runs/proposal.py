@@ -254,7 +254,7 @@ def check_proposal(raw: bytes, roster: Roster, now: datetime) -> Checked:
 
     Raises:
         PeerError: malformed, not the coordinator's, or with times or a past that no proposal has.
-        SpecError: of a newer or another roster, another version of fedcredit, past its time, or no spec for its members.
+        SpecError: of a newer or other roster, another version of fedcredit, past its time, or no spec of its members.
     """
     proposal = _opened(Proposal, raw, _PROPOSAL, COORDINATOR, roster)
     if proposal.version != fedcredit.__version__:
