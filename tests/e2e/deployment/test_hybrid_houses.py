@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
+import tomli_w
 
+from fedcredit.crypto.sealed import LinkKeys, OwnKeys, PeerKeys
+from fedcredit.errors import SpecError, TransportError
 from fedcredit.governance.audit import verify_directory
-from fedcredit.runtime.hybrid.networks import networks_of, roles_of
+from fedcredit.runtime.exchange.client import ExchangeLink
+from fedcredit.runtime.exchange.types import LinkSettings
+from fedcredit.runtime.hybrid.networks import network_run, networks_of, roles_of
+from fedcredit.runtime.session.files import public_of
 from fedcredit.runtime.simulate import simulate
 from fedcredit.spec.load import load_spec
 from fedcredit.types import COORDINATOR, PartyId, RunId
@@ -61,7 +70,7 @@ def same_models(houses: Houses, run: RunId, simulated: Path) -> None:
     assert compared >= len(BANKS) * (1 + len(HOLDERS))
 
 
-def charged(houses: Houses, run: RunId) -> dict[tuple[str, str], list[Any]]:
+def charged(houses: Houses, run: RunId) -> dict[tuple[PartyId, PartyId], list[Any]]:
     """What every house's ledger has booked for a run, and its answers, by house and network."""
     found = {}
     for network in networks_of(run, roles_of(houses.loaded.spec)).values():
@@ -203,3 +212,82 @@ def test_whoever_does_not_come_back_is_named_by_all_others_in_time(
             assert party in finished.text, (one, finished.code, finished.text)
     finally:
         made.end()
+
+
+def banks_of_their_own(config: Path, **sections: dict[str, Any]) -> Path:
+    """The configuration with three banks, each with a file of its own, in place of the one."""
+    content = tomllib.loads(config.read_text("utf-8"))
+    (bank,), holders = content["party"][:1], content["party"][1:]
+    frame = pl.read_csv(config.parent / bank["source"])
+    banks = []
+    for place, name in enumerate(BANKS):
+        frame.gather_every(len(BANKS), place).write_csv(config.parent / f"{name}.csv")
+        banks.append({**bank, "name": str(name), "source": f"{name}.csv"})
+    content["party"] = [*banks, *holders]
+    for section, keys in sections.items():
+        content[section] = {**content.get(section, {}), **keys}
+    made = config.with_name("banks.toml")
+    made.write_text(tomli_w.dumps(content), encoding="utf-8")
+    return made
+
+
+def test_production_where_holders_know_who_is_a_customer(
+    found_houses: Callable[..., Houses], consortium: Callable[..., Path], tmp_path: Path
+) -> None:
+    known = {"mode": "blind", "decoys": 0.0, "min_overlap": 10}
+    plain = consortium(
+        tmp_path / "records", rows=2400, sections={"bin": SECTIONS["bin"], "network": {"timeout_s": 60.0}}
+    )
+    sections = {"run": {"mode": "production"}, "align": known, "privacy": {"enforce": True}}
+    config = banks_of_their_own(plain, **sections)
+    made = found_houses(tmp_path, config, policy={"min_decoys": 0.0, "enforce": True})
+    try:
+        made.start_exchange()
+        run = new_run()
+        let_in(made, run)
+        made.start_all(run, made.order(run))
+        ended = made.all_finished(run)
+        assert all(one.ok for one in ended.values()), {p: (one.code, one.text) for p, one in ended.items()}
+        assert not any(one.shared for one in ended.values())
+        for bank in BANKS:
+            folder = made.homes[bank].runs / run / "banks" / bank
+            assert pl.read_parquet(folder / "predictions.parquet").height > 100
+            card = json.loads((folder / "model" / bank / "scorecard.json").read_text())
+            assert {one["owner"] for one in card["features"]} > {bank}
+        hidden = {"mode": "blind", "decoys": 1.0, "registry": "register.csv", "min_overlap": 10}
+        with pytest.raises(SpecError, match="hides rows, which several banks"):
+            load_spec(banks_of_their_own(plain, **{**sections, "align": hidden}))
+    finally:
+        made.end()
+
+
+def test_the_exchange_lets_no_bank_into_anothers_part(town: Houses) -> None:
+    run = new_run()
+    let_in(town, run)
+    home = town.homes[BANKS[1]]
+    keys = OwnKeys(b"\x07" * 32, home.sealing)
+    peer = PeerKeys(public_of(b"\x08" * 32), home.roster.member(HOLDERS[0]).sealing)
+    part = network_run(run, BANKS[0])
+    for claimed in (BANKS[1], BANKS[0]):  # by its own name, and by that of the bank
+        settings = LinkSettings(
+            address=home.roster.exchange,
+            server_name="127.0.0.1",
+            tls=home.tls,
+            run=part,
+            party=claimed,
+            peers=(HOLDERS[0],),
+            keys=LinkKeys(part, claimed, keys, {HOLDERS[0]: peer}),
+            attempt=1,
+            reconnect_s=5.0,
+        )
+
+        async def intrude(settings: LinkSettings = settings) -> None:
+            link = ExchangeLink(settings)
+            try:
+                await link.open()
+            finally:
+                await link.close(flush=False)
+
+        with pytest.raises(TransportError) as refused:
+            asyncio.run(intrude())
+        assert refused.value.code == "exchange.not-member", refused.value.code
