@@ -208,6 +208,7 @@ class _Answers:
         self._bins = [feature.shape.bins for feature in inputs.own]
         self._format = SlotFormat(tuple(self._bins))
         self._rows = inputs.index.summed
+        self._grown = False
         state = inputs.checkpoints.load()
         self.disclosed = [] if state is None else _read(state)
 
@@ -218,8 +219,11 @@ class _Answers:
             for number in range(len(self._plan.slots)):
                 await self._bitmaps(channel, (tree, number), every)
             return
-        answerer.settled()  # whoever begins a tree has saved the one before
-        self._inputs.keep.kept.drop(_SIDES)
+        # Whoever begins a tree has saved the one before, but where banks grow them together; the first may be a repeat.
+        if self._grown and not self._inputs.common:
+            answerer.settled()
+            self._inputs.keep.kept.drop(_SIDES)
+        self._grown = True
         draws, plan, outputs = self._inputs.draws, self._plan, sum(self._bins)
         offered = draws.columns(tree, len(self._bins), plan.boost.column_sampling)
         if plan.boost.column_sampling < 1:

@@ -239,7 +239,7 @@ class TreeRun:
         state = self.state.to_state()
         note_tree(self._inputs.keep.escrow, tree, state.trees[-1], state.splits[known:])
         self._inputs.checkpoints.save(write_checkpoint(state))
-        if self._asker is not None:
+        if self._asker is not None and self._inputs.pool is None:  # a pool begins again with the first tree
             self._asker.settled(self._inputs.keep)
         self._inputs.report(tree + 1, plan.boost.trees, record)
 
