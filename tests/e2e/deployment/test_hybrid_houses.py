@@ -7,7 +7,7 @@ import json
 import sqlite3
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +214,7 @@ def test_whoever_does_not_come_back_is_named_by_all_others_in_time(
         made.end()
 
 
-def banks_of_their_own(config: Path, **sections: dict[str, Any]) -> Path:
+def banks_of_their_own(config: Path, sections: Mapping[str, Mapping[str, Any]]) -> Path:
     """The configuration with three banks, each with a file of its own, in place of the one."""
     content = tomllib.loads(config.read_text("utf-8"))
     (bank,), holders = content["party"][:1], content["party"][1:]
@@ -234,12 +234,12 @@ def banks_of_their_own(config: Path, **sections: dict[str, Any]) -> Path:
 def test_production_where_holders_know_who_is_a_customer(
     found_houses: Callable[..., Houses], consortium: Callable[..., Path], tmp_path: Path
 ) -> None:
-    known = {"mode": "blind", "decoys": 0.0, "min_overlap": 10}
+    known: dict[str, Any] = {"mode": "blind", "decoys": 0.0, "min_overlap": 10}
     plain = consortium(
         tmp_path / "records", rows=2400, sections={"bin": SECTIONS["bin"], "network": {"timeout_s": 60.0}}
     )
-    sections = {"run": {"mode": "production"}, "align": known, "privacy": {"enforce": True}}
-    config = banks_of_their_own(plain, **sections)
+    sections: dict[str, dict[str, Any]] = {"run": {"mode": "production"}, "align": known, "privacy": {"enforce": True}}
+    config = banks_of_their_own(plain, sections)
     made = found_houses(tmp_path, config, policy={"min_decoys": 0.0, "enforce": True})
     try:
         made.start_exchange()
@@ -256,7 +256,7 @@ def test_production_where_holders_know_who_is_a_customer(
             assert {one["owner"] for one in card["features"]} > {bank}
         hidden = {"mode": "blind", "decoys": 1.0, "registry": "register.csv", "min_overlap": 10}
         with pytest.raises(SpecError, match="hides rows, which several banks"):
-            load_spec(banks_of_their_own(plain, **{**sections, "align": hidden}))
+            load_spec(banks_of_their_own(plain, {**sections, "align": hidden}))
     finally:
         made.end()
 
@@ -268,7 +268,7 @@ def test_the_exchange_lets_no_bank_into_anothers_part(town: Houses) -> None:
     keys = OwnKeys(b"\x07" * 32, home.sealing)
     peer = PeerKeys(public_of(b"\x08" * 32), home.roster.member(HOLDERS[0]).sealing)
     part = network_run(run, BANKS[0])
-    for claimed in (BANKS[1], BANKS[0]):  # by its own name, and by that of the bank
+    for claimed, code in ((BANKS[1], "exchange.not-member"), (BANKS[0], "exchange.wrong-party")):
         settings = LinkSettings(
             address=home.roster.exchange,
             server_name="127.0.0.1",
@@ -290,4 +290,4 @@ def test_the_exchange_lets_no_bank_into_anothers_part(town: Houses) -> None:
 
         with pytest.raises(TransportError) as refused:
             asyncio.run(intrude())
-        assert refused.value.code == "exchange.not-member", refused.value.code
+        assert refused.value.code == code
