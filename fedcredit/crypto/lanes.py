@@ -12,31 +12,22 @@ Source: V. Shoup's NTL (products with a fixed factor); Harvey, J. Symb. Comput. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import njit
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from fedcredit.kernels.compiled import compiled
 
 __all__ = ["LANES", "accumulate", "add", "butterfly", "compiled", "copy", "fold", "inverse_butterfly", "scale"]
 
 LANES = 8
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 _V32, _V64 = ir.VectorType(_I32, LANES), ir.VectorType(_I64, LANES)
 _SHIFT32 = ir.Constant(_V64, [32] * LANES)
 _ONE = ir.Constant(_V32, [1] * LANES)
-
-
-def compiled(function: _Function) -> _Function:
-    """Compiles a kernel, kept on disk; it runs with the interpreter's lock released, so threads share the cores.
-
-    Hazard for developers: what is kept is made anew when the kernel's own file changes, not when a file changes that it
-    calls into. After an edit of this module or of `ring`, remove the ``*.nbi`` files beside them.
-    """
-    return cast("_Function", njit(nogil=True, cache=True, error_model="numpy")(function))
 
 
 def _step(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,7 @@ from fedcredit.errors import IntegrityError, SpecError, TransportError
 from fedcredit.runtime.daemon.supervisor import Child
 from fedcredit.runtime.exchange.loopback_tls import LOOPBACK_NAME, LoopbackTls, loopback_tls
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
+from fedcredit.runtime.ready_loops import place_loops
 from fedcredit.types import PartyId, RunId
 
 __all__ = [
@@ -223,7 +224,7 @@ def _environment(home: Path, first_in_path: str) -> dict[str, str]:
     path = os.pathsep.join([first_in_path, outside.get("PATH", os.defpath)])
     own = {"PATH": path, "FLWR_HOME": str(flower_folder(home) / "home"), "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": _POLL_S}
     whose = {HOME_VARIABLE: str(home), SUPERVISOR_VARIABLE: str(os.getpid())}
-    return {**outside, **SWITCHED_OFF, **own, **whose}
+    return {**outside, **SWITCHED_OFF, **own, **whose, **place_loops(home)}
 
 
 def _program(name: str) -> str:

@@ -39,6 +39,7 @@ from fedcredit.runtime.model_run import HeldOutRows, ModelRun, Outcome, RunInput
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Listener, Progress, StageClock
 from fedcredit.runtime.provenance import versions
+from fedcredit.runtime.ready_loops import loops_for, loops_if_kept
 from fedcredit.runtime.run_directory import RunFiles, run_directory
 from fedcredit.runtime.runs.driver_parts import IN_ROUNDS
 from fedcredit.runtime.settings import TranscriptEntry
@@ -136,6 +137,7 @@ def simulate(
         known = " or ".join(f'"{name}"' for name in sorted({*MODEL_RUNS, *IN_ROUNDS}))
         raise SpecError("spec.simulate", f'run: simulate runs mode = "simulation" with model = {known} in this version')
     tell = progress or (lambda _: None)
+    loops_if_kept(loops_for(spec.run.model))
     if spec.several_banks:
         if resume:
             raise SpecError("resume.hybrid", "--resume: a run of several banks with feature holders starts anew")

@@ -22,6 +22,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.common import certificate_seconds, rfc3339, waits_for
 from fedcredit.runtime.daemon.health import HealthServer, Probes, coordinator_metrics
 from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.preparation import Preparation, Prepare, nothing_to_prepare
 from fedcredit.runtime.daemon.presence import PresenceDesk
 from fedcredit.runtime.daemon.process import STATUS_FILE
 from fedcredit.runtime.daemon.runs import Carrier, RunKeeper, Switchboard
@@ -95,6 +96,7 @@ class CoordinatorParts:
         flower: Flower.
         log: Its log.
         most: Runs carried at once.
+        prepare: Gets ready what runs need; it is not ready before.
     """
 
     watch: HomeWatch
@@ -105,6 +107,7 @@ class CoordinatorParts:
     flower: Flower
     log: Log
     most: int = 8
+    prepare: Prepare = nothing_to_prepare
 
 
 class CoordinatorDaemon:
@@ -124,6 +127,7 @@ class CoordinatorDaemon:
         self._keeper = RunKeeper(parts.registry, parts.exchange, parts.flower, parts.log, parts.most)
         self._started = rfc3339(datetime.now(UTC))
         self._opened = self._enrolled = False
+        self._preparation = Preparation(parts.prepare, parts.log)
         self._written = 0.0
         self._counts: dict[str, int] = {}
         self._stack = AsyncExitStack()
@@ -156,8 +160,8 @@ class CoordinatorDaemon:
         await parts.flower.start()
         self._stack.push_async_callback(parts.flower.stop)
         self._enrol_due.set()
-        enrolling = asyncio.create_task(self._enrol())
-        self._stack.callback(enrolling.cancel)
+        for task in (self._enrol(), self._preparation.through()):
+            self._stack.callback(asyncio.create_task(task).cancel)
         self._opened = True
         self._tell()
 
@@ -185,7 +189,7 @@ class CoordinatorDaemon:
         down = waits_for(self._parts.flower.processes())
         if down:
             return down
-        return "" if self._enrolled else "Flower has not taken the list of nodes yet"
+        return self._preparation.lacks if self._enrolled else "Flower has not taken the list of nodes yet"
 
     def status(self) -> CoordinatorStatus:
         """Its state now."""

@@ -23,6 +23,7 @@ import fedcredit
 from fedcredit.runtime.daemon.common import certificate_seconds, process_views, rfc3339, waits_for
 from fedcredit.runtime.daemon.health import HealthServer, Probes, node_metrics
 from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.preparation import Preparation, Prepare, nothing_to_prepare, prepare_loops
 from fedcredit.runtime.daemon.presence import Standing, ask_presence
 from fedcredit.runtime.daemon.process import STATUS_FILE
 from fedcredit.runtime.daemon.status import (
@@ -172,12 +173,14 @@ class NodeParts:
         flower: Its Flower processes.
         probe: Asks the exchange.
         log: Its log.
+        prepare: Gets ready what runs need; it is not ready before.
     """
 
     watch: HomeWatch
     flower: Processes
     probe: Probe
     log: Log
+    prepare: Prepare = nothing_to_prepare
 
 
 class NodeDaemon:
@@ -191,7 +194,7 @@ class NodeDaemon:
         self._parts, self._home = parts, parts.watch.home
         home = self._home
         self._started = rfc3339(datetime.now(UTC))
-        self._opened = False
+        self._opened, self._preparation = False, Preparation(parts.prepare, parts.log)
         self._written, self._counted = 0.0, -_COUNT
         self._tally = Tally(home.folder, home.party)
         self._traffic: list[TrafficView] = []
@@ -224,8 +227,8 @@ class NodeDaemon:
         self._stack.push_async_callback(asyncio.to_thread, health.stop)
         await parts.flower.start()
         self._stack.push_async_callback(parts.flower.stop)
-        watching = asyncio.create_task(self._watch_exchange())
-        self._stack.callback(watching.cancel)
+        for task in (self._watch_exchange(), self._preparation.through()):
+            self._stack.callback(asyncio.create_task(task).cancel)
         self._opened = True
 
     async def turn(self) -> None:
@@ -255,7 +258,7 @@ class NodeDaemon:
             return f"the exchange at {self._exchange.address} does not answer"
         if self._superlink.state in {"away", "refused"}:
             return f"the SuperLink has not let its SuperNode in: {self._superlink.why}"
-        return ""
+        return self._preparation.lacks
 
     def status(self) -> NodeStatus:
         """Its state now."""
@@ -344,4 +347,4 @@ def leave_runs_with(home: Home, revoked: Collection[PartyId]) -> list[str]:
 
 def bind_node(home: Home, log: Log) -> NodeParts:
     """The parts of a node's daemon."""
-    return NodeParts(HomeWatch(home), NodeProcesses(home), ExchangeProbe(home), log)
+    return NodeParts(HomeWatch(home), NodeProcesses(home), ExchangeProbe(home), log, prepare_loops(home))

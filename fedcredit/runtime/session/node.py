@@ -40,6 +40,7 @@ from fedcredit.runtime.leftovers import earlier_messages
 from fedcredit.runtime.model_run import ModelRun, Outcome, Seat
 from fedcredit.runtime.models import MODEL_RUNS
 from fedcredit.runtime.progress import Progress, StageClock
+from fedcredit.runtime.ready_loops import loops_for, loops_if_kept
 from fedcredit.runtime.refusals import note_refusal, public_error
 from fedcredit.runtime.runs.proposal import Approval, Checked, Decision, check_proposal
 from fedcredit.runtime.session.entry import Entry, in_session
@@ -105,6 +106,7 @@ def run_session(home: Home, raw: bytes, finish: Callable[[Path, PartyId], None] 
     """
 
     def play(entry: Entry) -> bytes:
+        loops_if_kept(loops_for(entry.checked.spec.run.model))  # a run may come before the node is ready
         with ExitStack() as stack:
             node = _node(entry, stack)
             node.play(ended=entry.ended)
