@@ -10,7 +10,6 @@ from typing import Annotated
 
 import typer
 
-import fedcredit
 from fedcredit.catalog.check import TableFindings
 from fedcredit.catalog.derive import as_of_day
 from fedcredit.catalog.load import load_catalog
@@ -18,12 +17,10 @@ from fedcredit.catalog.model import Catalog, Column, Computed, Table
 from fedcredit.catalog.words import formula, source_of
 from fedcredit.cli.console import write_json, write_line, write_table
 from fedcredit.data.derive_check import SourceFindings, check_source
-from fedcredit.errors import DataError, SpecError
-from fedcredit.spec.rules import nearest
+from fedcredit.errors import DataError
+from fedcredit.shipped import named_file, shipped_files
 
 __all__ = ["register"]
-
-_FOLDER = Path("configs") / "catalog"
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str | None, typer.Argument(help="Name of a shipped catalogue, or a file. Without: list them.")]
@@ -46,7 +43,7 @@ def _show(name: Name = None, json: Json = False) -> None:  # noqa: FBT002 -- typ
     if name is None:
         _list(json=json)
         return
-    catalog = load_catalog(_find(name))
+    catalog = load_catalog(named_file("catalog", name))
     if json:
         write_json(catalog.model_dump(mode="json"))
         return
@@ -98,14 +95,14 @@ def _notes(table: Table, name: str, about: Column) -> str:
 
 
 def _list(*, json: bool) -> None:
-    found = {name: load_catalog(path) for name, path in _shipped().items()}
+    found = {name: load_catalog(path) for name, path in shipped_files("catalog").items()}
     if json:
         write_json([_summary(name, catalog) for name, catalog in found.items()])
         return
     rows = [(n, str(len(c.tables)), str(len(c.features)), c.title, c.about) for n, c in found.items()]
     write_table(("NAME", "TABLES", "FEATURES", "HOLDER", "WHAT IT HOLDS"), rows)
     write_line("")
-    write_line("Show one with `fedcredit catalog show NAME`; name its file as `catalog` of a [[party]] in a run.")
+    write_line('Show one: fedcredit catalog show NAME. Use one: catalog = "known:NAME", in a run or in node.toml.')
 
 
 def _summary(name: str, catalog: Catalog) -> dict[str, object]:
@@ -119,26 +116,9 @@ def _summary(name: str, catalog: Catalog) -> dict[str, object]:
     }
 
 
-def _shipped() -> dict[str, Path]:
-    """Catalogues in the folder of the project that one stands in, or that the program was started from."""
-    folders = (Path(fedcredit.__file__).parents[1] / _FOLDER, _FOLDER)
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
-
-
-def _find(name: str) -> Path:
-    path = Path(name)
-    if path.suffix == ".toml" or path.is_file() or len(path.parts) > 1:
-        return path
-    shipped = _shipped()
-    if name not in shipped:
-        hint = nearest(name, shipped)
-        raise SpecError("catalog.file", f'no catalogue "{name}"; {hint}; or give the path of a TOML file')
-    return shipped[name]
-
-
 def _check(file: File, source: Source, as_of: AsOf = None, json: Json = False) -> None:  # noqa: FBT002 -- as above
     """Compare a holder's tables with a catalogue. Prints numbers of rows only: never a value, never an id."""
-    catalog = load_catalog(_find(file))
+    catalog = load_catalog(named_file("catalog", file))
     day = dt.datetime.now(dt.UTC).date() if as_of is None else as_of_day(as_of, "--as-of")
     found = check_source(catalog, source, Path(), day, "catalog check")
     if json:

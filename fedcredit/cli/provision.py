@@ -18,6 +18,7 @@ from fedcredit.runtime.provision.consortium import Order, Provisioned, provision
 from fedcredit.runtime.provision.pin import Pinned, pin
 from fedcredit.runtime.provision.request import make_request
 from fedcredit.runtime.provision.spec import load_consortium
+from fedcredit.shipped import named_file
 from fedcredit.spec.rules import nearest
 
 __all__ = ["register", "write_pinned", "write_request"]
@@ -75,7 +76,9 @@ def write_request(name: str, kind: str, out: Path, *, rotate: bool = False, json
 
 
 def _provision(  # noqa: PLR0913, PLR0917 -- a command's options are its arguments
-    consortium: Annotated[Path, typer.Argument(metavar="CONSORTIUM", help="Who takes part (TOML).")],
+    consortium: Annotated[
+        Path, typer.Argument(metavar="CONSORTIUM", help="Who takes part (TOML), or a shipped trial's name.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the bundles and of the consortium's own keys.")],
     requests: Annotated[
         Path | None, typer.Option("--requests", help="Folder with the members' *.request.json.")
@@ -90,7 +93,7 @@ def _provision(  # noqa: PLR0913, PLR0917 -- a command's options are its argumen
     json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Check requests, issue certificates, sign the roster, and write one bundle per member."""
-    spec = load_consortium(consortium)
+    spec = load_consortium(named_file("consortium", consortium))
     if local:
         if requests or revoke or renew:
             raise SpecError("provision.local", "--local stands alone; leave out --requests, --revoke and --renew")

@@ -14,6 +14,7 @@ from fedcredit.runtime.exchange.environment import pin_tls13
 from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.house.roster import MEMBER_NAME, MemberKind
 from fedcredit.runtime.runs.record import copy_finished, write_record
+from fedcredit.shipped import named_file
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import load_spec
 from fedcredit.spec.travel import read_travelling, travelling_json
@@ -50,7 +51,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _submit(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Run configuration (TOML).")],
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG", help="Run configuration (TOML), or a shipped one's name.")
+    ],
     data: Annotated[str, typer.Option("--data", metavar="NAME", help="Name of the records in every node.toml.")],
     home: _Home,
     overrides: Annotated[
@@ -66,7 +69,7 @@ def _submit(
     """
     if MEMBER_NAME.fullmatch(data) is None:
         raise SpecError("submit.data", f"--data {data[:80]!r}: a name of records is 1 to 64 of a-z 0-9 _ -")
-    spec = load_spec(config, overrides or ()).spec
+    spec = load_spec(named_file("simulations", config), overrides or ()).spec
     text, digest = travelling_json(spec, data), spec_digest(spec)
     travelled, _ = read_travelling(text, str(config))  # what the houses will read, under the same rules
     opened = _operator(home)

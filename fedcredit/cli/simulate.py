@@ -21,6 +21,7 @@ from fedcredit.runtime.progress import Progress
 from fedcredit.runtime.runs.driver_parts import IN_ROUNDS
 from fedcredit.runtime.simulate import Simulation, simulate
 from fedcredit.runtime.unfinished import find_unfinished
+from fedcredit.shipped import named_file
 from fedcredit.spec.load import LoadedSpec, load_spec
 
 __all__ = ["describe", "register"]
@@ -66,7 +67,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _simulate(
-    config: Annotated[Path, typer.Argument(help="Configuration file; see configs/simulations.")],
+    config: Annotated[Path, typer.Argument(help="Configuration file, or the name of a shipped one, such as demo.")],
     out: Annotated[
         Path | None, typer.Option(help="Run directory to create; by default runs/NAME, runs/NAME-2, …")
     ] = None,
@@ -90,7 +91,7 @@ def _simulate(
     configuration the run goes on there, under its own name: what was sent before is sent again byte by byte, and the
     ledgers charge nothing twice.
     """
-    loaded = load_spec(config, overrides or ())
+    loaded = load_spec(named_file("simulations", config), overrides or ())
     if engine is not None and loaded.spec.run.model not in IN_ROUNDS:
         raise SpecError("simulate.engine", f"--engine: for runs that average, not for {loaded.spec.run.model}")
     target = _target(out, loaded.spec.run.name, resume=resume)

@@ -10,6 +10,7 @@ import typer
 from fedcredit.cli.console import write_json, write_line, write_table, write_text
 from fedcredit.data.load import load_tables
 from fedcredit.data.table import HolderTable
+from fedcredit.shipped import named_file
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import LoadedSpec, load_spec
 from fedcredit.spec.write import spec_toml
@@ -17,7 +18,7 @@ from fedcredit.types import PartyId
 
 __all__ = ["Config", "Json", "Overrides", "register"]
 
-Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Run configuration (TOML).")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="Run configuration (TOML), or a shipped one's name.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Overrides = Annotated[
     list[str] | None,
@@ -48,7 +49,7 @@ def _check(
     json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Say whether a configuration is right; exit 2 and one line if it is not."""
-    loaded = load_spec(config, overrides or ())
+    loaded = load_spec(named_file("simulations", config), overrides or ())
     tables = load_tables(loaded) if data else None
     if json:
         write_json(_report(loaded, tables))
@@ -73,7 +74,7 @@ def _show(
     json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Print the configuration with every default written out."""
-    loaded = load_spec(config, overrides or ())
+    loaded = load_spec(named_file("simulations", config), overrides or ())
     if json:
         write_json(loaded.spec.model_dump(mode="json"))
     else:
@@ -86,7 +87,7 @@ def _digest(
     json: Json = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
     """Print the digest that is the run's identity; the places of records are not part of it."""
-    digest = spec_digest(load_spec(config, overrides or ()).spec)
+    digest = spec_digest(load_spec(named_file("simulations", config), overrides or ()).spec)
     if json:
         write_json({"config": str(config), "spec_digest": digest})
     else:

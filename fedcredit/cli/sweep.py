@@ -28,6 +28,7 @@ from fedcredit.runtime.sweep.results import (
 )
 from fedcredit.runtime.sweep.runs import Ended, News, default_jobs, run_sweep
 from fedcredit.runtime.sweep.study import Study, write_study
+from fedcredit.shipped import named_file
 
 __all__ = ["register"]
 
@@ -52,7 +53,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _sweep(  # noqa: PLR0913, PLR0917 -- one parameter an option
-    config: Annotated[Path, typer.Argument(help="Configuration file; see configs/simulations.")],
+    config: Annotated[Path, typer.Argument(help="Configuration file, or the name of a shipped one, such as demo.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option(
@@ -85,7 +86,7 @@ def _sweep(  # noqa: PLR0913, PLR0917 -- one parameter an option
     runs that are new.
     """
     wanted = [metric(one) for one in metrics or [_DEFAULT]]
-    plan = plan_sweep(config, overrides or (), _seeds(seeds))
+    plan = plan_sweep(named_file("simulations", config), overrides or (), _seeds(seeds))
     refused = [point for point in plan.points if point.loaded is None]
     if dry_run:
         _list(plan)

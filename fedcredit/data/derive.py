@@ -21,6 +21,7 @@ from fedcredit.data.derive_sql import SqlTables
 from fedcredit.data.formats import RawTable
 from fedcredit.data.places import expand
 from fedcredit.errors import DataError
+from fedcredit.shipped import known_file
 from fedcredit.spec.model import PartySection
 
 __all__ = ["RawTables", "derive_source", "derived_table", "open_tables"]
@@ -113,7 +114,7 @@ def derived_table(party: PartySection, base: Path) -> RawTable:
         DataError: the source does not fit it.
     """
     place = f"party {party.name}"
-    catalog = load_catalog(base / expand(party.catalog or "", place))
+    catalog = load_catalog(known_file("catalog", expand(party.catalog or "", place), base))
     as_of = as_of_day(party.as_of or "", f"{place}: as_of")
     derived = derive_source(catalog, party.source, base, as_of, label=party.label is not None, place=place)
     columns: dict[str, pl.Series] = {party.id: derived.ids}

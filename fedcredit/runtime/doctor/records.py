@@ -15,6 +15,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.doctor.checks import Finding, Status, failed
 from fedcredit.runtime.house.records import Register, named_register
 from fedcredit.runtime.house.settings import DataSource
+from fedcredit.shipped import known_file
 
 __all__ = ["check_derived", "check_register"]
 
@@ -32,7 +33,7 @@ def check_derived(check: str, source: DataSource, base: Path) -> Finding:
     """
     today, catalog_file = datetime.now(UTC).date(), source.catalog or ""
     try:
-        catalog = load_catalog(base / expand(catalog_file, "catalog"))
+        catalog = load_catalog(known_file("catalog", expand(catalog_file, "catalog"), base))
         derived = derive_source(catalog, source.source, base, today, label=False, place="source")
     except FedCreditError as error:
         return failed(check, error)

@@ -12,6 +12,7 @@ from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.needs import alignment_warning, alignment_words
 from fedcredit.runtime.house.records import catalog_digest, house_register
 from fedcredit.runtime.hybrid.networks import hybrid_words, is_hybrid, roles_of
+from fedcredit.shipped import known_file
 from fedcredit.spec.model import PartySection, RunSpec
 from fedcredit.types import PartyId
 
@@ -96,7 +97,7 @@ def _derived(home: Home, mine: PartySection, data: str) -> Fact:
     if place is None:
         return Fact("derived", f"none: data.{data}.catalog is missing in node.toml", loud=True)
     try:
-        path = home.folder / expand(place, "catalog")
+        path = known_file("catalog", expand(place, "catalog"), home.folder)
         catalog, digest = load_catalog(path), catalog_digest(home, data)
     except FedCreditError as error:
         return Fact("derived", f"CANNOT BE READ: {error.public}", loud=True)

@@ -19,6 +19,7 @@ from fedcredit.errors import DataError, SpecError
 from fedcredit.protocol.align.registry import register_digest
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.runs.proposal import Checked
+from fedcredit.shipped import known_file
 from fedcredit.spec.model import RunSpec
 from fedcredit.types import PartyId
 
@@ -107,4 +108,6 @@ def catalog_digest(home: Home, data: str) -> str:
     place = home.node.data[PartyId(data)].catalog
     if place is None:
         return ""
-    return hashlib.sha256(read_bytes(home.folder / expand(place, "catalog"), "catalog")).hexdigest()
+    return hashlib.sha256(
+        read_bytes(known_file("catalog", expand(place, "catalog"), home.folder), "catalog")
+    ).hexdigest()
