@@ -32,9 +32,19 @@ from fedcredit.errors import SpecError, TransportError
 from fedcredit.governance.policy import load_policy
 from fedcredit.runtime.daemon.status import LedgerView, NodeStatus, SuperLinkView
 from fedcredit.runtime.daemon.tally import ledger_use, run_stage
-from fedcredit.runtime.house.consent import Known, ProposalView, approve, deny, find_proposal, known_runs, run_policy
+from fedcredit.runtime.house.consent import (
+    Known,
+    ProposalView,
+    approve,
+    deny,
+    find_proposal,
+    known_runs,
+    run_policy,
+    view_of,
+)
 from fedcredit.runtime.house.facts import Fact, house_facts
 from fedcredit.runtime.house.home import Home, open_home
+from fedcredit.runtime.house.people import this_person
 from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.runtime.session.session import STOP_FILE
 from fedcredit.spec.travel import read_travelling
@@ -67,6 +77,7 @@ app = typer.Typer(
 _Which = Annotated[
     str, typer.Argument(metavar="RUN|DIGEST", help="Run or spec digest, as `status` shows it; 8 digits will do.")
 ]
+_Name = Annotated[str, typer.Option("--name", metavar="TEXT", help="Who you are, for the record.")]
 _Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -125,7 +136,8 @@ def _status(
 
 def _run_json(home: Path, view: ProposalView) -> dict[str, Any]:
     stage = run_stage(home, view.known.run) if view.state == "running" else ""
-    return {**msgspec.to_builtins(view.known), "state": view.state, "stage": stage}
+    people = {"approved_by": list(view.people), "approvals_needed": view.needed}
+    return {**msgspec.to_builtins(view.known), "state": view.state, "stage": stage, **people}
 
 
 def _show_status(home: Path, status: NodeStatus | None, runs: list[ProposalView], ledger: list[LedgerView]) -> None:
@@ -168,7 +180,10 @@ def _run_row(home: Path, view: ProposalView) -> tuple[str, ...]:
     known = view.known
     stage = run_stage(home, known.run) if view.state == "running" else ""
     made, digest = short_time(known.made), known.spec_digest[:_DIGITS]
-    return (known.run[:_SHOWN], known.name, known.model, known.align, view.state, stage, made, digest)
+    state = (
+        f"{view.state} {len(view.people)}/{view.needed}" if view.state == "pending" and view.needed > 1 else view.state
+    )
+    return (known.run[:_SHOWN], known.name, known.model, known.align, state, stage, made, digest)
 
 
 def _ledger_row(view: LedgerView) -> tuple[str, ...]:
@@ -182,30 +197,35 @@ def _ledger_row(view: LedgerView) -> tuple[str, ...]:
 def _approve(
     which: _Which,
     home: HomeOption,
+    name: _Name = "",
     yes: _Yes = False,  # noqa: FBT002 -- typer reads the default of a flag
     json: JsonFlag = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
-    """Show what a run asks of this house, and approve it; also takes back a `stop` of it."""
-    asked = _asked(home, which)
+    """Show what a run asks of this house, and approve it; also takes back a `stop` of it.
+
+    Where policy.toml says approvals = 2, the run starts when two different system users have.
+    """
+    asked, person = _asked(home, which), this_person(name)
     _show_asked(asked, json=json)
     _confirm("Take part in this run?", yes=yes)
-    known = approve(asked.home, asked.known.run)  # what was shown, whatever has been proposed since
+    known = approve(asked.home, asked.known.run, person)  # what was shown, whatever has been proposed since
     (asked.home.state / "runs" / known.run / STOP_FILE).unlink(missing_ok=True)
-    _say_decided(known, "approved", json=json)
+    _say_decided(asked.home, known, "approved", json=json)
 
 
 @app.command("deny", epilog="Example: fedcredit-node deny 5f2a81c0 --home ~/bank --yes")
 def _deny(
     which: _Which,
     home: HomeOption,
+    name: _Name = "",
     yes: _Yes = False,  # noqa: FBT002 -- typer reads the default of a flag
     json: JsonFlag = False,  # noqa: FBT002 -- typer reads the default of a flag
 ) -> None:
-    """Show what a run asks of this house, and deny it; what has started is left by `stop`."""
-    asked = _asked(home, which)
+    """Show what a run asks of this house, and deny it, for which one suffices; what has started is left by `stop`."""
+    asked, person = _asked(home, which), this_person(name)
     _show_asked(asked, json=json)
     _confirm("Deny this run?", yes=yes)
-    _say_decided(deny(asked.home, asked.known.run), "denied", json=json)
+    _say_decided(asked.home, deny(asked.home, asked.known.run, person), "denied", json=json)
 
 
 @dataclass(frozen=True)
@@ -281,11 +301,16 @@ def _confirm(question: str, *, yes: bool) -> None:
         raise typer.Abort
 
 
-def _say_decided(known: Known, word: str, *, json: bool) -> None:
+def _say_decided(home: Home, known: Known, word: str, *, json: bool) -> None:
+    view = view_of(home, known)
     if json:
-        write_json({"run": known.run, "spec_digest": known.spec_digest, "decision": word})
-    else:
-        write_line(f"{word}: run {known.run[:_SHOWN]}", style="green" if word == "approved" else "yellow")
+        approvals = {"approvals": len(view.people), "needed": view.needed}
+        write_json({"run": known.run, "spec_digest": known.spec_digest, "decision": word, **approvals})
+        return
+    write_line(f"{word}: run {known.run[:_SHOWN]}", style="green" if word == "approved" else "yellow")
+    if word == "approved" and len(view.people) < view.needed:
+        who = ", ".join(one or "somebody" for one in view.people)
+        write_notice(f"{len(view.people)} of {view.needed} so far ({who}); it waits for another system user's approve")
 
 
 @app.command("stop", epilog="Examples: fedcredit-node stop 5f2a81c0; fedcredit-node stop all; fedcredit-node stop")

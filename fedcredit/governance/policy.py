@@ -7,6 +7,7 @@
     protocols = ["align", "bin", "scorecard", "group_sum"]
     messages = ["*"]                       # or kinds, such as "group_sum.answer"
     runs = ["<spec digest>"]               # approved specs
+    approvals = 2                          # different people who have to approve a run; `runs` alone approves none then
     expires = 2027-01-01T00:00:00Z
     max_message_bytes = 200_000_000
     max_run_bytes = 20_000_000_000
@@ -92,6 +93,7 @@ class Policy(BaseModel):
         messages: Kinds that may leave; "*" stands for all kinds of the allowed protocols.
         runs: Digests of approved specs.
         any_run: Every spec is approved; simulation only.
+        approvals: How many different people of the house have to approve a run before it starts; one denies it.
         expires: Nothing leaves from then on; None = nothing leaves at all.
         max_message_bytes: Largest single message, envelope included.
         max_run_bytes: Most bytes of one run.
@@ -113,6 +115,7 @@ class Policy(BaseModel):
     messages: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     any_run: bool = False
+    approvals: Annotated[int, Field(ge=1, le=20)] = 1
     expires: AwareDatetime | None = None
     max_message_bytes: _Size = 0
     max_run_bytes: _Size = 0
@@ -133,6 +136,13 @@ class Policy(BaseModel):
                     raise ValueError(f"{name} = {str(getattr(self, name)).lower()} needs mode = 'simulation'")
             if "plain" in (self.align_modes or ()):
                 raise ValueError("align_modes = ['plain'] shows every id and needs mode = 'simulation'")
+        return self
+
+    @model_validator(mode="after")
+    def _people_decide(self) -> Self:
+        """Refuses what would let a run start without the people that are asked for."""
+        if self.any_run and self.approvals > 1:
+            raise ValueError(f"any_run = true approves every run; approvals = {self.approvals} needs any_run = false")
         return self
 
     @property

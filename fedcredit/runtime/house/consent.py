@@ -7,7 +7,6 @@ but in the house.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +20,8 @@ from fedcredit.governance.policy import CapSection, Policy, load_policy
 from fedcredit.runtime.checkpoints import replace_file
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.needs import alignment_short, check_records
+from fedcredit.runtime.house.people import Person, this_person
+from fedcredit.runtime.house.word import Word, give_word, read_word
 from fedcredit.runtime.model_schemas import MODEL_SCHEMAS, schemas_of
 from fedcredit.runtime.runs.proposal import Checked
 from fedcredit.runtime.session.session import ATTEMPT_FILE, COMPLETE_FILE
@@ -44,6 +45,7 @@ __all__ = [
     "note_proposal",
     "run_folder",
     "run_policy",
+    "view_of",
 ]
 
 _PROPOSALS, _APPROVALS = "proposals", "approvals"
@@ -90,15 +92,6 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     as_of: str = ""
 
 
-class _Word(msgspec.Struct, frozen=True, kw_only=True):
-    """What the house's people said about a spec on some of their records."""
-
-    spec_digest: str
-    data: str
-    approved: bool
-    when: str
-
-
 @dataclass(frozen=True)
 class _Asked:
     """What consent is about: what is computed, on which records of the house, and from which run it goes on."""
@@ -116,10 +109,14 @@ class ProposalView:
     Args:
         known: The run.
         state: What was decided, or how far it is.
+        people: System users who approved it so far.
+        needed: How many different ones the policy asks for.
     """
 
     known: Known
     state: State
+    people: tuple[str, ...] = ()
+    needed: int = 1
 
 
 def check_bounds(home: Home, checked: Checked, policy: Policy, now: datetime) -> None:
@@ -181,12 +178,12 @@ def consented(home: Home, checked: Checked, policy: Policy) -> bool:
 
 
 def _wanted(home: Home, asked: _Asked, policy: Policy) -> bool:
-    word = _word(home, asked.spec_digest, asked.data)
+    word = read_word(_folder(home, _APPROVALS), asked.spec_digest, asked.data)
     if word is not None and not word.approved:
         raise PolicyDenied("consent.denied", f"{home.party} has denied this run")
-    # A digest does not say which of several sets of records the run is to use; people do.
-    listed = asked.spec_digest in policy.runs and len(home.node.data) == 1
-    if word is not None or policy.any_run or listed:
+    # A digest does not say which of several sets of records the run is to use; people do. Nor is it several people.
+    listed = asked.spec_digest in policy.runs and len(home.node.data) == 1 and policy.approvals == 1
+    if policy.any_run or listed or (word is not None and len(word.users) >= policy.approvals):
         return True
     return bool(asked.continues) and _goes_on(home, asked, policy)
 
@@ -294,33 +291,55 @@ def _proposed(home: Home, run: RunId) -> Known | None:
 def known_runs(home: Home) -> list[ProposalView]:
     """All runs that were proposed to this house, the newest first."""
     policy = load_policy(home.policy)
-    found = [ProposalView(known, _state(home, known, policy)) for known in _known(home)]
+    found = [_view(home, known, policy) for known in _known(home)]
     return sorted(found, key=lambda one: one.known.made, reverse=True)
 
 
-def approve(home: Home, run_or_digest: str) -> Known:
-    """The house's people want a run.
+def view_of(home: Home, known: Known) -> ProposalView:
+    """How far one proposed run is in this house."""
+    return _view(home, known, load_policy(home.policy))
+
+
+def _view(home: Home, known: Known, policy: Policy) -> ProposalView:
+    try:
+        word = read_word(_folder(home, _APPROVALS), known.spec_digest, known.data)
+    except IntegrityError:
+        word = None
+    return ProposalView(known, _state(home, known, policy), word.users if word else (), policy.approvals)
+
+
+def approve(home: Home, run_or_digest: str, person: Person | None = None) -> Known:
+    """One of the house's people wants a run; it starts when as many different ones do as ``policy.approvals`` says.
+
+    Args:
+        home: The house.
+        run_or_digest: As `find_proposal`.
+        person: Who; None = whoever runs this.
 
     Raises:
         SpecError: no such run was proposed here.
     """
-    return _decide(home, run_or_digest, approved=True)
+    return _decide(home, run_or_digest, person or this_person(), approved=True)
 
 
-def deny(home: Home, run_or_digest: str) -> Known:
-    """The house's people do not want a run; what has started is not stopped by this.
+def deny(home: Home, run_or_digest: str, person: Person | None = None) -> Known:
+    """One of the house's people does not want a run, which suffices; what has started is not stopped by this.
+
+    Args:
+        home: The house.
+        run_or_digest: As `find_proposal`.
+        person: Who; None = whoever runs this.
 
     Raises:
         SpecError: no such run was proposed here.
     """
-    return _decide(home, run_or_digest, approved=False)
+    return _decide(home, run_or_digest, person or this_person(), approved=False)
 
 
-def _decide(home: Home, run_or_digest: str, *, approved: bool) -> Known:
+def _decide(home: Home, run_or_digest: str, person: Person, *, approved: bool) -> Known:
     known = find_proposal(home, run_or_digest)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    word = _Word(spec_digest=known.spec_digest, data=known.data, approved=approved, when=when)
-    replace_file(_word_file(home, known.spec_digest, known.data), msgspec.json.encode(word))
+    word = Word(spec_digest=known.spec_digest, data=known.data, approved=approved, when=person.when, people=(person,))
+    give_word(_folder(home, _APPROVALS), home.logs, known.run, word)
     return known
 
 
@@ -362,24 +381,6 @@ def _known(home: Home) -> Iterator[Known]:
             known = _proposed(home, RunId(path.name.removesuffix(".json")))
             if known is not None:
                 yield known
-
-
-def _word(home: Home, digest: str, data: str) -> _Word | None:
-    path = _word_file(home, digest, data)
-    try:
-        word = msgspec.json.decode(path.read_bytes(), type=_Word)
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        raise IntegrityError("consent.damaged", f"{path.name}: damaged; decide on this run again") from None
-    if (word.spec_digest, word.data) != (digest, data):
-        raise IntegrityError("consent.damaged", f"{path.name}: is about another run; decide on this run again")
-    return word
-
-
-def _word_file(home: Home, digest: str, data: str) -> Path:
-    """Names of records are the house's own and may hold anything."""
-    return _folder(home, _APPROVALS) / f"{digest}.{hashlib.sha256(data.encode()).hexdigest()[:16]}.json"
 
 
 def _folder(home: Home, name: str) -> Path:

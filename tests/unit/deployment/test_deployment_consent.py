@@ -11,9 +11,9 @@ import pytest
 
 from fedcredit.errors import SpecError
 from fedcredit.governance.policy import load_policy
-from fedcredit.runtime.house import consent
 from fedcredit.runtime.house.consent import approve, deny, find_proposal, known_runs, run_policy
 from fedcredit.runtime.house.settings import DataSource
+from fedcredit.runtime.house.word import word_file
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.load import parse_spec
 from fedcredit.spec.travel import travelling_json, without
@@ -168,7 +168,7 @@ def test_a_damaged_word_is_no_word(made: Any) -> None:
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "x" * 5000])
 def test_names_of_records_are_no_paths(made: Any, name: str) -> None:
-    file = consent._word_file(made.home("bank"), "0" * 64, name)
+    file = word_file(made.home("bank").state / "approvals", "0" * 64, name)
     assert file.parent == made.home("bank").state / "approvals"
     assert len(file.name) < 100
 
