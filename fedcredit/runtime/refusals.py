@@ -7,6 +7,8 @@ its files are, stays in the house: in ``logs/refusals.jsonl`` and in the folder 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +19,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.party_end import notice_of
 
-__all__ = ["HOME_UNUSABLE", "REFUSALS_FILE", "inside_text", "note_refusal", "public_error"]
+__all__ = ["HOME_UNUSABLE", "REFUSALS_FILE", "CallerNotes", "inside_text", "note_refusal", "public_error"]
 
 REFUSALS_FILE = "refusals.jsonl"
 """Below ``logs``: a line for everything that was refused before there was an audit log of a run."""
@@ -26,6 +28,7 @@ HOME_UNUSABLE = "the home of this house cannot be opened; its own log says why [
 """What others hear where not even the home's files are in order."""
 
 _MOST_TEXT = 2048
+_MOST_SAID = 1024  # different refusals of callers that are told apart
 _MOST_BYTES = 16 << 20  # of one file of refusals
 
 
@@ -63,6 +66,42 @@ def note_refusal(home: Home, event: str, raw: bytes, error: BaseException) -> No
         "text": inside_text(error),
         "bytes": len(raw),
     }
+    _write(home, line)
+
+
+class CallerNotes:
+    """Refusals of callers at the coordinator's port, in the house's log of refusals.
+
+    A refusal that says what others have said is noted the first, second, fourth, … time: nobody fills the log, and
+    nobody hides behind what another has filled.
+
+    Args:
+        home: The coordinator's.
+        event: What is refused.
+    """
+
+    def __init__(self, home: Home, event: str) -> None:
+        self._home, self._event = home, event
+        self._said: Counter[tuple[str, str]] = Counter()
+
+    def __call__(self, code: str, text: str, caller: str) -> None:
+        """Notes one.
+
+        Args:
+            code: Of the refusal.
+            text: Public: names the member, or the key that is none's.
+            caller: Address and port.
+        """
+        said = (code, text) if (code, text) in self._said or len(self._said) < _MOST_SAID else (code, "")
+        self._said[said] += 1
+        count = self._said[said]
+        if count & (count - 1) == 0:
+            time = datetime.now(UTC).isoformat()
+            line = {"time": time, "event": self._event, "code": code, "text": text[:_MOST_TEXT]}
+            _write(self._home, {**line, "caller": caller[:128], "times": count})
+
+
+def _write(home: Home, line: Mapping[str, object]) -> None:
     with suppress(OSError):
         _turn(home.logs / REFUSALS_FILE)
         file = os.open(home.logs / REFUSALS_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)

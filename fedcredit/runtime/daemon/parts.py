@@ -10,6 +10,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.common import process_views, rfc3339
 from fedcredit.runtime.daemon.coordinator import CoordinatorParts
 from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.preparation import prepare_loops
 from fedcredit.runtime.daemon.presence import PresenceDesk
 from fedcredit.runtime.daemon.proxy import ProxySettings, proxy_child, write_proxy
 from fedcredit.runtime.daemon.status import ExchangeCounts, PeerView, ProcessView
@@ -30,6 +31,7 @@ from fedcredit.runtime.flower_processes import (
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.renewal import HomeWatch
 from fedcredit.runtime.house.roster import MemberKind, Roster, split_address
+from fedcredit.runtime.refusals import CallerNotes
 from fedcredit.runtime.runs.operator_api import OperatorApi
 from fedcredit.runtime.runs.registry import Registry
 from fedcredit.types import PartyId, RunId
@@ -261,9 +263,11 @@ def bind_coordinator(home: Home, registry: Registry, log: Log) -> CoordinatorPar
     Raises:
         SpecError: the settings do not fit each other.
     """
-    api = OperatorApi(registry, home.roster, log)
+    api = OperatorApi(registry, home.roster, log, CallerNotes(home, "operator refused"))
     own = home.coordinator.exchange
     settings = ServerSettings(own.listen, home.tls, known_keys(home.roster), server_limits(home))
     desk = PresenceDesk(home.roster)
-    exchange = ExchangeParts(ExchangeServer(settings, handlers=(api.handler(), desk.handler())))
-    return CoordinatorParts(HomeWatch(home), registry, api, desk, exchange, FlowerParts(home), log)
+    note = CallerNotes(home, "exchange refused")
+    exchange = ExchangeParts(ExchangeServer(settings, handlers=(api.handler(), desk.handler()), note=note))
+    flower = FlowerParts(home)
+    return CoordinatorParts(HomeWatch(home), registry, api, desk, exchange, flower, log, prepare=prepare_loops(home))

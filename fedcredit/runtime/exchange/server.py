@@ -100,6 +100,7 @@ class ExchangeServer:
         settings: Where, as whom, for whom.
         clock: Seconds that never go back.
         handlers: Further services of the same port; they have to look at their callers with `caller`.
+        note: Hears of every refusal: its code, public text and the caller's address, if there was a call.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class ExchangeServer:
         *,
         clock: Callable[[], float] = time.monotonic,
         handlers: Sequence[grpc.GenericRpcHandler] = (),
+        note: Callable[[str, str, str], None] | None = None,
     ) -> None:
         self.settings = settings
         self._clock = clock
@@ -117,6 +119,7 @@ class ExchangeServer:
         self._server: grpc.aio.Server | None = None
         self._looking: asyncio.Task[None] | None = None
         self._refused: Counter[str] = Counter()
+        self._note = note
         self._fresh_tls: TlsPem | None = None
         self._calls = 0
         self._calls_of: Counter[PartyId] = Counter()
@@ -252,6 +255,7 @@ class ExchangeServer:
         self._calls += 1
         _when_done(context, self._let_go)
         stream: Stream | None = None
+        party = PartyId("")
         try:
             party = self._admit(context)
             room, attempt = await join(context, party, self._rooms, self.settings.limits)
@@ -260,7 +264,8 @@ class ExchangeServer:
             room.enter(stream)
             await serve(context, stream, self.settings.limits, self._clock)
         except (TransportError, PeerError) as error:
-            self._count(error.code, error.public)
+            who = f"{party}: " if party and party not in error.public else ""
+            self._count(error.code, who + error.public, str(context.peer()))
             await refuse(context, error.code, error.public)
         finally:
             if stream is not None:
@@ -290,12 +295,14 @@ class ExchangeServer:
         if self._calls_of[party] <= 0:
             del self._calls_of[party]
 
-    def _count(self, code: str, text: str) -> None:
+    def _count(self, code: str, text: str, caller: str = "") -> None:
         """Counts a refusal; the log gets the first, second, fourth, … of each code, so that nobody can fill it."""
         self._refused[code] += 1
         count = self._refused[code]
         if count & (count - 1) == 0:
             _LOG.warning("%s [%s], %d in all", text, code, count)
+        if self._note is not None:
+            self._note(code, text, caller)
 
     def _streams(self) -> list[Stream]:
         return [stream for room in self._rooms.values() for stream in room.streams.values()]

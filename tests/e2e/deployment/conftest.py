@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ def found_houses(consortium: Callable[..., Path], nursery: house_bench.Nursery) 
         exchange: str = "",
         node: Mapping[str, Any] | None = None,
         policy: Mapping[str, Any] | None = None,
+        others: Sequence[str] = (),
         **options: Any,
     ) -> house_bench.Houses:
         loaded = load_spec(config or consortium(folder / "records", **{"rows": 400, **options}))
@@ -63,7 +64,11 @@ def found_houses(consortium: Callable[..., Path], nursery: house_bench.Nursery) 
                 "exchange": exchange or f"127.0.0.1:{house_bench.free_port()}",
                 "fleet": "127.0.0.1:9",
             },
-            "member": [*members, {"name": "operations", "kind": "operator"}],
+            "member": [
+                *members,
+                *({"name": name, "role": "feature_holder"} for name in others),
+                {"name": "operations", "kind": "operator"},
+            ],
         }
         (folder / "consortium.toml").write_text(tomli_w.dumps(content), encoding="utf-8")
         folders = provision_local(load_consortium(folder / "consortium.toml"), folder / "homes")

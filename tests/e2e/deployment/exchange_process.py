@@ -14,7 +14,11 @@ from pathlib import Path
 from fedcredit.runtime.exchange.server import ExchangeServer, ServerSettings
 from fedcredit.runtime.exchange.tls import KnownKey, pin_tls13
 from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.refusals import CallerNotes
 from fedcredit.types import PartyId, RunId
+
+STRANGER = "stranger"
+"""A member with a certificate of the consortium's authority whose key this exchange does not know."""
 
 
 def _open(server: ExchangeServer, entry: str) -> None:
@@ -29,8 +33,13 @@ def _say(word: str) -> None:
 
 async def serve(arguments: list[str]) -> None:
     home = open_home(Path(arguments[0]))
-    known = {one.tls_key_sha256: KnownKey(one.name, str(one.kind)) for one in home.roster.members.values()}
-    server = ExchangeServer(ServerSettings(home.coordinator.exchange.listen, home.tls, known))
+    known = {
+        one.tls_key_sha256: KnownKey(one.name, str(one.kind))
+        for one in home.roster.members.values()
+        if one.name != STRANGER
+    }
+    settings = ServerSettings(home.coordinator.exchange.listen, home.tls, known)
+    server = ExchangeServer(settings, note=CallerNotes(home, "exchange refused"))
     await server.start()
     for entry in arguments[1:]:
         _open(server, entry)
