@@ -38,7 +38,7 @@ if behave == "kill":
 if behave == "silent":
     sys.exit(0)
 if behave == "unresumable" and resumed == "True":
-    print("error: --resume: cannot [resume.unrepeatable]", file=sys.stderr)
+    print("error: --resume: cannot [resume.secret]", file=sys.stderr)
     sys.exit(2)
 out.mkdir()
 (out / "spec.toml").write_text(spec)
