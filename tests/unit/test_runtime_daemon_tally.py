@@ -19,6 +19,7 @@ from fedcredit.runtime.daemon.tally import Tally, ledger_use, run_counts, run_st
 from fedcredit.runtime.exchange.server import ExchangeServer, ExchangeSnapshot, RunSnapshot
 from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.settings import CoordinatorSettings
+from fedcredit.runtime.hybrid.networks import network_run
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import Basis, Cost, CostKind, Declaration
 
@@ -92,6 +93,25 @@ def test_the_ledger_beside_its_caps(tmp_path: Path) -> None:
     assert set(found) == {("bank", account) for account in accounts}
     assert all(one.cap for one in found.values())
     assert "sales" not in repr(found)
+
+
+def test_networks_of_a_run_are_counted_with_it(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / ONE
+    for place in ("tax.jsonl", "bank_1/tax.jsonl", "bank_2/tax.jsonl"):
+        log = run / "audit" / place
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("" if place == "tax.jsonl" else entry("bin.ask", place[:6], 100))
+    tally = Tally(tmp_path, PartyId("tax"))
+    assert tally.look() == tally.look()
+    assert [(one.party, one.messages, one.bytes) for one in tally.look()] == [("bank_1", 1, 100), ("bank_2", 1, 100)]
+    (tmp_path / "state").mkdir()
+    basis = Basis(n_eff=10_000, n_bad=1_000)
+    with Ledger(tmp_path / "state" / "ledger.sqlite", CapRules()) as ledger:
+        cost = Cost(kind=CostKind.EQUATIONS, feature="sales", amount=2.0)
+        declared = Declaration(purpose="bin", data_version="v", basis=basis, costs=(cost,))
+        for bank in ("bank_1", "bank_2"):
+            ledger.declare(network_run(ONE, bank), PartyId(bank), declared)
+    assert {one.counterparty for one in ledger_use(tmp_path)} == {"bank_1", "bank_2"}
 
 
 @dataclass

@@ -16,6 +16,7 @@ from fedcredit.errors import FedCreditError
 from fedcredit.governance.ledger import Ledger, LedgerLine
 from fedcredit.governance.policy import load_policy
 from fedcredit.runtime.daemon.status import LedgerView, TrafficView
+from fedcredit.runtime.hybrid.networks import network_run
 from fedcredit.types import PartyId, RunId
 
 __all__ = ["Tally", "ledger_use", "run_counts", "run_stage"]
@@ -66,7 +67,9 @@ class Tally:
     def look(self) -> list[TrafficView]:
         """Reads what is new; returns all traffic so far."""
         for folder in _run_folders(self._home):
-            self._follow(folder.name, folder / "audit" / f"{self._party}.jsonl")
+            audit, name = folder / "audit", f"{self._party}.jsonl"
+            for log in (audit / name, *(network / name for network in _networks(folder))):
+                self._follow(f"{folder.name}/{log.relative_to(audit)}", log)
         for folder in _folders(self._home / "runs"):
             if folder.name not in self._summed:
                 self._sum(folder)
@@ -75,8 +78,8 @@ class Tally:
             for (protocol, party), (count, size) in sorted(self._sent.items())
         ]
 
-    def _follow(self, run: str, log: Path) -> None:
-        read = self._read.setdefault(run, _Read())
+    def _follow(self, place: str, log: Path) -> None:
+        read = self._read.setdefault(place, _Read())
         try:
             with log.open("rb") as file:
                 file.seek(read.offset)
@@ -145,11 +148,11 @@ def ledger_use(home: Path) -> list[LedgerView]:
     worst: dict[tuple[str, str], LedgerView] = {}
     with suppress(FedCreditError), Ledger(path, load_policy(home / "policy.toml").cap_rules()) as ledger:
         for folder in _run_folders(home)[:_MOST_RUNS]:
-            for line in _report(ledger, folder.name):
-                for view in _views(line):
-                    key = (view.counterparty, view.account)
-                    if key not in worst or _rank(view) > _rank(worst[key]):
-                        worst[key] = view
+            runs = [folder.name, *(network_run(RunId(folder.name), one.name) for one in _networks(folder))]
+            for view in (view for run in runs for line in _report(ledger, run) for view in _views(line)):
+                key = (view.counterparty, view.account)
+                if key not in worst or _rank(view) > _rank(worst[key]):
+                    worst[key] = view
     return [worst[key] for key in sorted(worst)]
 
 
@@ -173,6 +176,11 @@ def _views(line: LedgerLine) -> Iterator[LedgerView]:
 
 def _rank(view: LedgerView) -> tuple[float, float]:
     return (-1.0 if view.share is None else view.share, view.used)
+
+
+def _networks(run: Path) -> list[Path]:
+    """Folders of a run's logs, one for each network of a run of several banks with feature holders."""
+    return [one for one in _files(run / "audit") if one.is_dir()]
 
 
 def _run_folders(home: Path) -> list[Path]:
