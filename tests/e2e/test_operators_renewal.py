@@ -117,7 +117,8 @@ def test_certificates_are_renewed_while_a_run_is_under_way(town: Renewed) -> Non
 def test_a_house_with_new_keys_is_let_in_without_a_restart(town: Renewed) -> None:
     pid = town.pid("tax_office")
     town.change(rotate="tax_office")
-    daemons.until(lambda: processes(town, "tax_office")["supernode"][1] == 1)
+    log = town.homes["tax_office"] / "logs" / "daemon.jsonl"
+    daemons.until(lambda: "supernode.renewed" in log.read_text())
     daemons.until(lambda: status(town, "tax_office")["superlink"]["state"] == "connected")
     assert town.pid("tax_office") == pid
     run = town.submit("scorecard.max_bins=4")

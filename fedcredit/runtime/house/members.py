@@ -39,6 +39,7 @@ class Member:
         sealing: X25519 public key, 32 bytes, to which others seal.
         tls_key_sha256: Hex SHA-256 of the SubjectPublicKeyInfo (DER) of its certificate's key.
         flower_key: OpenSSH public line of its Flower key (ECDSA P-384); "" if it is no node.
+        admin: Of an operator: may stop, resume and fetch the runs of others too.
     """
 
     name: PartyId
@@ -47,23 +48,30 @@ class Member:
     sealing: bytes
     tls_key_sha256: str
     flower_key: str = ""
+    admin: bool = False
 
     def __post_init__(self) -> None:
         """Refuses what no member can have."""
         check_name(self.name, self.kind)
         if (self.kind is MemberKind.NODE) is not bool(self.flower_key):
             raise SpecError("roster.key", f"{self.name}: nodes, and they alone, have a Flower key")
+        if self.admin and self.kind is not MemberKind.OPERATOR:
+            raise SpecError("roster.admin", f"{self.name}: a {self.kind}; operators alone can be admin")
         if self.flower_key and _FLOWER_KEY.fullmatch(self.flower_key) is None:
             raise SpecError("roster.key", f"{self.name}: the Flower key is no OpenSSH line of an ECDSA P-384 key")
 
     def __eq__(self, other: object) -> bool:
-        """By name, kind and keys; signing keys have no equality of their own."""
+        """By name, kind, keys and role; signing keys have no equality of their own."""
         if not isinstance(other, Member):
             return NotImplemented
-        return (self.name, self.kind, self.public_keys) == (other.name, other.kind, other.public_keys)
+        return self._told == other._told
 
     def __hash__(self) -> int:
-        return hash((self.name, self.kind, self.public_keys))
+        return hash(self._told)
+
+    @property
+    def _told(self) -> tuple[str, MemberKind, tuple[str, ...], bool]:
+        return self.name, self.kind, self.public_keys, self.admin
 
     @property
     def public_keys(self) -> tuple[str, ...]:

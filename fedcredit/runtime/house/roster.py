@@ -125,13 +125,14 @@ class Roster:
         return next((one for one in self.members.values() if one.tls_key_sha256 == tls_key_sha256), None)
 
 
-class _Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     name: _Short
     kind: MemberKind
     identity: _Hex32
     sealing: _Hex32
     tls_key_sha256: _Hex32
     flower_key: _Short
+    admin: bool = False  # left out where it is false, as in rosters from before there were roles
 
 
 class _Gone(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -244,6 +245,7 @@ def _content(roster: Roster) -> _Content:
             sealing=one.sealing.hex(),
             tls_key_sha256=one.tls_key_sha256,
             flower_key=one.flower_key,
+            admin=one.admin,
         )
         for one in sorted(roster.members.values(), key=lambda one: one.name)
     ]
@@ -278,6 +280,7 @@ def _checked(content: _Content, digest: str, what: str) -> Roster:
                 sealing=bytes.fromhex(one.sealing),
                 tls_key_sha256=one.tls_key_sha256,
                 flower_key=one.flower_key,
+                admin=one.admin,
             )
             for one in content.members
         ]

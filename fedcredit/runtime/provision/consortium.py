@@ -177,7 +177,10 @@ class _Work:
     def __init__(self, consortium: ConsortiumSpec, authority: Authority, now: datetime) -> None:
         self._spec, self._authority, self._now = consortium, authority, now
         old = authority.roster
-        self._members: dict[PartyId, Member] = dict(old.members) if old else {}
+        # roles are the file's word, not the requests'; they are put on in `publish`
+        self._members: dict[PartyId, Member] = {
+            name: replace(one, admin=False) for name, one in (old.members if old else {}).items()
+        }
         self._revoked: list[RevokedKeys] = list(old.revoked) if old else []
         self.changes: list[str] = []
         if authority.prepare(consortium, now):
@@ -302,7 +305,7 @@ class _Work:
         roster = Roster(
             consortium=self._spec.name,
             version=old.version if old else 1,
-            members=self._members,
+            members={name: replace(one, admin=name in self._spec.admins) for name, one in self._members.items()},
             exchange=self._spec.coordinator.exchange,
             fleet=self._spec.coordinator.fleet,
             ca_sha256=self._authority.ca_sha256,
@@ -313,6 +316,10 @@ class _Work:
         if old is not None:
             if not self.changes and _same(roster, old):
                 return old
+            for name, one in roster.members.items():
+                was = old.members.get(name)
+                if was is not None and was.admin is not one.admin:
+                    self.changes.append(f"{name}: {'admin' if one.admin else 'no longer admin'}")
             roster = replace(roster, version=old.version + 1, history=(*old.history, old.digest))
             self.changes.append(f"roster {roster.version}")
         return self._authority.publish(roster)

@@ -175,8 +175,10 @@ def _changes(home: Path, old: Pins | None, roster: Roster) -> tuple[str, ...]:
         was = before.members.get(name)
         if was is None:
             lines.append(f"{name} came")
-        elif was != member:
+        elif was.public_keys != member.public_keys:
             lines.append(f"{name} has new keys")
+        elif was != member:
+            lines.append(f"{name} is {'admin now' if member.admin else 'no longer admin'}")
     return tuple(lines)
 
 

@@ -104,12 +104,14 @@ class MemberSection(SettingsSection):
         name: ``[a-z0-9_-]``, at most 64 characters.
         kind: ``node`` holds records, ``operator`` submits runs.
         role: Role the house takes; only checked.
+        admin: Of an operator: may stop, resume and fetch the runs of others too.
         data: Records of its node, for ``--local`` alone: an institution writes its own.
     """
 
     name: MemberName
     kind: Annotated[MemberKind, BeforeValidator(_kind)] = MemberKind.NODE
     role: HolderRole | None = None
+    admin: bool = False
     data: Mapping[MemberName, DataSource] = Field(default_factory=dict)
 
 
@@ -170,6 +172,8 @@ class ConsortiumSpec(SettingsSection):
                 raise _refuse("member.name", f'"{member.name}" is reserved; choose another name')
             if member.kind is MemberKind.OPERATOR and (member.role or member.data):
                 raise _refuse(f"member.{member.name}", "an operator has neither role nor data; remove them")
+            if member.kind is not MemberKind.OPERATOR and member.admin:
+                raise _refuse(f"member.{member.name}", "a node has no runs of its own; admin is for operators")
         try:
             check_names(self.coordinator.hosts)
         except SpecError as error:
@@ -182,6 +186,11 @@ class ConsortiumSpec(SettingsSection):
     def kinds(self) -> dict[PartyId, MemberKind]:
         """Kind of every member by name, the coordinator first."""
         return {COORDINATOR: MemberKind.COORDINATOR} | {one.name: one.kind for one in self.member}
+
+    @property
+    def admins(self) -> frozenset[PartyId]:
+        """Operators who may stop, resume and fetch the runs of others."""
+        return frozenset(one.name for one in self.member if one.admin)
 
     def section(self, name: PartyId) -> MemberSection | None:
         """The section of a member; None = the coordinator."""

@@ -6,8 +6,8 @@ its request is not looked at. Requests and answers are msgspec structs in their 
 error travels as its kind, code and public text.
 
 Guarantees: who asked is known by its pinned key, and is written into the run's events. A submitted spec names every
-source as ``data:NAME``, so that no house's paths or queries pass here. Not covered: an operator may stop every run,
-also one that another operator submitted.
+source as ``data:NAME``, so that no house's paths or queries pass here. An operator stops, resumes and fetches its own
+runs; who is admin in the roster, all. Every operator sees all runs and their events.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from fedcredit.runtime.house.roster import MEMBER_NAME, Member, MemberKind, Rost
 from fedcredit.runtime.hybrid.networks import check_hybrid, roles_of
 from fedcredit.runtime.hybrid.rooms import check_rooms
 from fedcredit.runtime.runs.operator_limits import LOOKS, Allowances, check_room
+from fedcredit.runtime.runs.operator_roles import OPERATOR_EVENT, SUBMITTED_TEXT, check_own
 from fedcredit.runtime.runs.registry import Registry, RunRecord
 from fedcredit.spec.digest import spec_digest
 from fedcredit.spec.model import RunSpec
@@ -44,6 +45,7 @@ __all__ = [
     "EventsRequest",
     "FetchPart",
     "FetchRequest",
+    "LineView",
     "ListReply",
     "ListRequest",
     "OperatorApi",
@@ -52,6 +54,7 @@ __all__ = [
     "RunRequest",
     "RunView",
     "SubmitRequest",
+    "TrafficView",
     "check_submission",
 ]
 
@@ -127,12 +130,29 @@ class ListReply(Part, frozen=True, kw_only=True):
     runs: list[RunView]
 
 
+class LineView(Part, frozen=True, kw_only=True):
+    """A party's line to the exchange in a run: up or not since so many seconds, and the party it waits for, or ""."""
+
+    party: str
+    connected: bool
+    seconds: float
+    waiting_for: str
+
+
+class TrafficView(Part, frozen=True, kw_only=True):
+    """What goes on in an open run: bytes relayed since it was opened here, and its parties' lines."""
+
+    bytes_in: int
+    lines: list[LineView]
+
+
 class EventsReply(Part, frozen=True, kw_only=True):
     """A page of events and the run as it is now; ``more`` = ask again after the last one."""
 
     run: RunView
     events: list[EventView]
     more: bool
+    traffic: TrafficView | None = None
 
 
 class OutcomeView(Part, frozen=True, kw_only=True):
@@ -235,6 +255,8 @@ class OperatorApi:
         self._allowances = Allowances()
         self.refused = 0
         """Calls refused because of who made them."""
+        self.traffic: Callable[[RunId], TrafficView | None] = lambda _run: None
+        """Looks at the exchange; asked from threads."""
 
     def renew(self, roster: Roster) -> None:
         """Takes a new roster: an operator that is not in it any more is refused on the next call."""
@@ -298,7 +320,7 @@ class OperatorApi:
         spec, data = check_submission(request, self._roster)
         check_room(self._registry.counts())
         run = self._registry.submit(request.spec, spec.run.name, request.spec_digest, spec.run.model, data)
-        self._registry.event(run, caller.name, "operator", "submitted it")
+        self._registry.event(run, caller.name, OPERATOR_EVENT, SUBMITTED_TEXT)
         return self._view(run)
 
     def _list(self, _: Member, request: ListRequest) -> ListReply:
@@ -312,22 +334,25 @@ class OperatorApi:
         view = self._view(run)  # read first: a state that is seen has its event in this page or a later one
         found = self._registry.events(run, request.after, _PAGE + 1)
         views = [EventView(number=o.number, time=o.time, party=o.party, event=o.event, text=o.text) for o in found]
-        return EventsReply(run=view, events=views[:_PAGE], more=len(found) > _PAGE)
+        return EventsReply(run=view, events=views[:_PAGE], more=len(found) > _PAGE, traffic=self.traffic(run))
 
     def _stop(self, caller: Member, request: RunRequest) -> RunView:
         run = self._registry.find(request.run)
+        check_own(self._registry, run, caller, "stop")
         reason = f"stopped by {caller.name}" + (f": {request.reason}" if request.reason else "")
         self._registry.stop(run, reason)
         return self._view(run)
 
     def _resume(self, caller: Member, request: RunRequest) -> RunView:
         run = self._registry.find(request.run)
+        check_own(self._registry, run, caller, "resume")
         self._registry.resume(run)
         self._registry.event(run, caller.name, "operator", "resumed it")
         return self._view(run)
 
-    def _fetch(self, _: Member, request: FetchRequest) -> FetchPart:
+    def _fetch(self, caller: Member, request: FetchRequest) -> FetchPart:
         run = self._registry.find(request.run)
+        check_own(self._registry, run, caller, "fetch")
         outcomes = [OutcomeView(party=one, finished=data) for one, data in self._registry.outcomes(run).items()]
         record = Record(run=self._view(run), spec=self._registry.get(run).spec_json, outcomes=outcomes)
         data = encode_struct(record)
