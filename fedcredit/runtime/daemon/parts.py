@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.common import process_views, rfc3339
@@ -32,7 +33,7 @@ from fedcredit.runtime.house.home import Home
 from fedcredit.runtime.house.renewal import HomeWatch
 from fedcredit.runtime.house.roster import MemberKind, Roster, split_address
 from fedcredit.runtime.refusals import CallerNotes
-from fedcredit.runtime.runs.operator_api import OperatorApi
+from fedcredit.runtime.runs.operator_api import LineView, OperatorApi, TrafficView
 from fedcredit.runtime.runs.registry import Registry
 from fedcredit.types import PartyId, RunId
 
@@ -257,6 +258,16 @@ def _loopback(listen: str) -> str:
     return f"127.0.0.1:{port}" if host in {"0.0.0.0", "::"} else listen  # noqa: S104 -- compared, not listened on
 
 
+def _traffic(server: ExchangeServer, run: RunId) -> TrafficView | None:
+    """What operators may see of a run that is open: never more than the exchange sees anyway."""
+    relayed, seen = server.look(run)
+    lines = [
+        LineView(party=one.party, connected=one.connected, seconds=one.seconds, waiting_for=one.waiting_for)
+        for one in seen
+    ]
+    return TrafficView(bytes_in=relayed, lines=lines) if lines else None
+
+
 def bind_coordinator(home: Home, registry: Registry, log: Log) -> CoordinatorParts:
     """The parts of a coordinator's daemon.
 
@@ -268,6 +279,7 @@ def bind_coordinator(home: Home, registry: Registry, log: Log) -> CoordinatorPar
     settings = ServerSettings(own.listen, home.tls, known_keys(home.roster), server_limits(home))
     desk = PresenceDesk(home.roster)
     note = CallerNotes(home, "exchange refused")
-    exchange = ExchangeParts(ExchangeServer(settings, handlers=(api.handler(), desk.handler()), note=note))
+    server = ExchangeServer(settings, handlers=(api.handler(), desk.handler()), note=note)
+    exchange, api.traffic = ExchangeParts(server), partial(_traffic, server)
     flower = FlowerParts(home)
     return CoordinatorParts(HomeWatch(home), registry, api, desk, exchange, flower, log, prepare=prepare_loops(home))

@@ -20,7 +20,7 @@ import grpc
 import grpc.aio
 
 from fedcredit.errors import PeerError, SpecError, TransportError
-from fedcredit.runtime.exchange.frames import METHOD, SERVICE
+from fedcredit.runtime.exchange.frames import METHOD, SERVICE, Seen
 from fedcredit.runtime.exchange.limits import ServerLimits
 from fedcredit.runtime.exchange.room import Room, Stream
 from fedcredit.runtime.exchange.serve import Context, join, refuse, serve
@@ -249,6 +249,14 @@ class ExchangeServer:
             calls=self._calls,
             refused=dict(self._refused),
         )
+
+    def look(self, run: RunId) -> tuple[int, list[Seen]]:
+        """Bytes that came in for an open run, and what is known of its parties; 0 and nothing where it is not open.
+
+        Reads only, so that any thread may ask.
+        """
+        room = self._rooms.get(run)
+        return (0, []) if room is None else (room.bytes_in, [room.seen(party) for party in sorted(room.members)])
 
     async def _link(self, _requests: object, context: Context) -> None:
         """Handles one stream."""
