@@ -32,8 +32,9 @@ __all__ = [
     "stage_of",
 ]
 
-MAX_VISIT = 1 << 30
-"""Most bytes of a question or an answer."""
+MAX_VISIT = (1 << 29) + (1 << 21)
+"""Most bytes of a question or an answer: the longest message of any run, and lists of banks. Reading one takes four
+times its size in memory."""
 
 _Number = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 _Run = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$", max_length=32)]

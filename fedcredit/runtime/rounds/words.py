@@ -12,6 +12,7 @@ from fedcredit.wire.message import Part, Text
 __all__ = ["NodeVisit", "NodeVisited"]
 
 _Body = Annotated[bytes, msgspec.Meta(max_length=MAX_VISIT)]
+_Signed = Annotated[bytes, msgspec.Meta(max_length=1 << 22)]  # as `fedcredit.runtime.runs.proposal` reads
 
 
 class NodeVisit(Part, frozen=True, kw_only=True):
@@ -23,7 +24,7 @@ class NodeVisit(Part, frozen=True, kw_only=True):
         stopped: Why the run goes on without this bank, or has ended; empty where it ended well or goes on.
     """
 
-    order: _Body
+    order: _Signed
     question: _Body = b""
     stopped: Text = ""
 
@@ -37,4 +38,4 @@ class NodeVisited(Part, frozen=True, kw_only=True):
     """
 
     answer: _Body = b""
-    finished: _Body = b""
+    finished: _Signed = b""

@@ -22,7 +22,7 @@ from fedcredit.crypto.prg import Entropy
 from fedcredit.crypto.secret import RunSecret
 from fedcredit.data.split import held_out_rows
 from fedcredit.data.table import HolderTable
-from fedcredit.errors import IntegrityError, PolicyDenied
+from fedcredit.errors import IntegrityError, PolicyDenied, SpecError
 from fedcredit.governance.ledger import Ledger
 from fedcredit.governance.policy import Policy, load_policy
 from fedcredit.protocol.channel import Channel
@@ -170,6 +170,8 @@ class Node:
         if not consented(home, checked, policy):
             raise PolicyDenied("consent.pending", f"the people of {home.party} have not approved this run")
         self._spec = own_spec(home, checked)
+        if self._spec.run.model not in MODEL_RUNS:
+            raise SpecError("proposal.model", f"model {self._spec.run.model} is learned in visits, not in a session")
         self._model: ModelRun = MODEL_RUNS[self._spec.run.model]
         policy = run_policy(policy, self._spec, checked.proposal.spec_digest)
         self._ledger = stack.enter_context(Ledger(home.state / "ledger.sqlite", policy.cap_rules()))
