@@ -62,13 +62,17 @@ def virtual_time(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Time-outs of networks of one process pass at once and mean the same on a machine that is busy with other things.
 
     Steps of roles take no time at all, however long they compute; calling the fixture lets some seconds pass in one.
+    Whatever happens, all that is awaited is over within half a minute of this time.
     """
     waits: list[_Waits] = []
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
         waits.append(_Waits())
-        with asyncio.Runner(loop_factory=lambda: _Loop(waits[-1])) as runner:
-            return runner.run(main)
+        try:
+            with asyncio.Runner(loop_factory=lambda: _Loop(waits[-1])) as runner:
+                return runner.run(main)
+        finally:
+            assert waits[-1].now < 30, f"it waited for {waits[-1].now:g} s"
 
     def pass_by(seconds: float) -> None:
         waits[-1].now += seconds

@@ -22,6 +22,8 @@ from fedcredit.protocol.channel import Channel
 from fedcredit.types import COORDINATOR, PartyId, RunId
 from fedcredit.wire.message import Message, decode_struct
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 BANK, TAX, WATER = (PartyId(name) for name in ("bank", "tax", "water"))
 TYPES: dict[str, type[Message]] = {one.kind: one.message for one in SCHEMA.messages}
 REGISTER = [f"E{number:03d}" for number in range(100)]

@@ -15,6 +15,8 @@ from fedcredit.protocol.boost.messages import SCHEMA, ChosenPaths
 from fedcredit.protocol.group_sum.messages import SCHEMA as GROUP_SUM
 from fedcredit.types import PartyId
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 BANK, TAX, UTILITY = (PartyId(name) for name in ("bank", "tax", "utility"))
 KINDS = [one.kind for schema in (SCHEMA, GROUP_SUM) for one in schema.messages if one.message is not ChosenPaths]
 HIDDEN_KINDS = ["align.register", "select.rows", "boost.bitmaps", "boost.chosen_paths"]

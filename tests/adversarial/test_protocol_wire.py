@@ -17,6 +17,8 @@ from fedcredit.protocol.select.messages import SCHEMA as SELECT_SCHEMA
 from fedcredit.types import PartyId
 from fedcredit.wire.envelope import Envelope
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 SECTIONS = """
 [crypto]
 profile = "unsafe-plaintext"

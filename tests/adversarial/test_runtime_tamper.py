@@ -18,6 +18,8 @@ from fedcredit.wire.envelope import Envelope, Route, SigningKey, seal
 from fedcredit.wire.message import Message, encode
 from fedcredit.wire.schema import Declared, ProtocolSchema
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 BANK, TAX = PartyId("bank"), PartyId("tax")
 L, P = frozenset({Role.LABEL_HOLDER}), frozenset({Role.FEATURE_HOLDER})
 RUN = RunId("run-1")

@@ -38,6 +38,8 @@ from fedcredit.types import PartyId
 from fedcredit.wire.envelope import Envelope
 from fedcredit.wire.message import Message, decode_struct
 
+pytestmark = pytest.mark.usefixtures("virtual_time")
+
 BANK, TAX, UTILITY, RELAY = (PartyId(name) for name in ("bank", "tax", "utility", "coordinator"))
 TYPES: dict[str, type[Message]] = {
     one.kind: one.message for schema in (*SCHEMAS, *BOOST_SCHEMAS) for one in schema.messages

