@@ -104,7 +104,7 @@ def test_places_stay_out_of_the_digest_and_at_home() -> None:
         (hybrid(SPLIT).replace('"simulation"', '"production"'), "simulation only"),
         (
             averaging(3, mode="production").replace("fedavg", "scorecard") + HOLDER,
-            "several banks with feature holders run in simulation only",
+            "hides rows, which several banks with feature holders cannot",
         ),
     ],
     ids=range(16),
