@@ -114,6 +114,9 @@ FAULTS: list[tuple[str, Fault, type[FedCreditError], str]] = [
     ("settings of another", lambda home, o: copy(o / "node.toml", home), IntegrityError, "pinned for bank"),
     ("keys open to the group", lambda home, _: (home / "keys" / "tls.key").chmod(0o640), SpecError, "mode 0640"),
     ("folder open to all", lambda home, _: (home / "keys").chmod(0o755), SpecError, "mode 0755"),
+    ("home that all write", lambda home, _: home.chmod(0o777), SpecError, "decide for this house"),
+    ("policy that all write", lambda home, _: opened_to_all(home, "policy.toml"), SpecError, "decide for this house"),
+    ("settings that all write", lambda home, _: opened_to_all(home, "node.toml"), SpecError, "decide for this house"),
     ("no keys", lambda home, _: shutil.rmtree(home / "keys"), SpecError, "from the backup"),
     ("no tls key", lambda home, _: (home / "keys" / "tls.key").unlink(), SpecError, "from the backup"),
     ("no identity", lambda home, _: (home / "keys" / "identity.key").unlink(), SpecError, "from the backup"),
@@ -139,6 +142,18 @@ FAULTS: list[tuple[str, Fault, type[FedCreditError], str]] = [
     ("another's Flower key", lambda home, o: copy(o / "keys/flower.key", home / "keys"), IntegrityError, "flower.key"),
     ("damaged Flower key", lambda home, _: (home / "keys/flower.key").write_text("x"), IntegrityError, "OpenSSH"),
 ]
+
+
+def opened_to_all(home: Path, name: str) -> None:
+    """A file that everybody may write, in a home that everybody may enter."""
+    home.chmod(0o755)
+    (home / name).chmod(0o666)
+
+
+def test_what_nobody_can_reach_may_have_any_mode(home: Path) -> None:
+    """Bundles are unpacked under all kinds of masks; a home of mode 0700 keeps everybody out."""
+    (home / "policy.toml").chmod(0o666)
+    open_home(home)
 
 
 def append(home: Path, text: str) -> None:

@@ -216,6 +216,7 @@ def open_home(folder: Path, *, now: datetime | None = None) -> Home:
         found = f"{SETTINGS_FILES[kind]} in the home of {member.kind} {member.name}"
         raise SpecError("home.kind", f"{folder}: {found}; the file should be {SETTINGS_FILES[member.kind]}")
     check_private(folder / "keys")
+    _check_own(folder)
     tls = TlsFiles(_read(folder / "ca.pem"), _read(folder / "certificate.pem"), _read(folder / "keys" / "tls.key"))
     check_certificate(tls, roster, member, now or datetime.now(UTC), folder)
     identity, sealing = _own_keys(folder / "keys", member)
@@ -286,6 +287,23 @@ def check_private(keys: Path) -> None:
     except OSError as error:
         right = "restore the keys from the backup, or make a new request"
         raise SpecError("home.keys", f"{error.filename or keys}: cannot be read ({error.strerror}); {right}") from None
+
+
+def _check_own(folder: Path) -> None:
+    """Refuses a home in which everybody on this machine could write: its policy and its people's word count as theirs.
+
+    Raises:
+        SpecError: naming the path and its mode.
+    """
+    decides = ("", *SETTINGS_FILES.values(), "policy.toml", "pins.json", "state", "state/approvals", "state/runs")
+    entered = folder.stat().st_mode & stat.S_IXOTH
+    for path in (folder / name for name in decides):
+        if not path.exists() or (path != folder and not entered):
+            continue
+        mode = path.stat().st_mode
+        if mode & stat.S_IWOTH:
+            why = f"mode {stat.S_IMODE(mode):04o} lets everybody on this machine decide for this house"
+            raise SpecError("home.mode", f"{path}: {why}; chmod o-w {path}")
 
 
 def _read(path: Path) -> bytes:
