@@ -94,6 +94,58 @@ def processes(town: Renewed, who: str) -> dict[str, tuple[str, int]]:
     return {one["name"]: (one["since"], one["restarts"]) for one in status(town, who)["processes"]}
 
 
+def sockets(home: Path) -> dict[str, int]:
+    """Inodes of the sockets of all processes of a home, by what `/proc` calls them, with the process."""
+    found: dict[str, int] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            if str(home).encode() not in told:
+                continue
+            for fd in (process / "fd").iterdir():
+                target = str(fd.readlink())
+                if target.startswith("socket:["):
+                    found[target[8:-1]] = int(process.name)
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
+def destinations(home: Path) -> set[str]:
+    """Where the processes of a home are connected to, over TCP, other than to each other."""
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    mine = sockets(home)
+    own = {row[1] for row in table if row[9] in mine}
+    return {
+        f"127.0.0.1:{int(row[2].split(':')[1], 16)}"
+        for row in table
+        if row[9] in mine and row[3] in {"01", "02"} and row[2] not in own and row[1] not in listening(table, mine)
+    }
+
+
+def listening(table: list[list[str]], mine: dict[str, int]) -> set[str]:
+    """Addresses that these processes listen on; what comes in there is not theirs to begin."""
+    return {row[1] for row in table if row[9] in mine and row[3] == "0A"}
+
+
+def test_a_house_connects_to_one_address_and_to_nothing_else(town: Renewed) -> None:
+    address = open_home(town.homes["coordinator"]).roster.exchange
+    run = town.submit("scorecard.fit=mle", "scorecard.total_noise=0.125")
+    seen = {who: set[str]() for who in daemons.NODES}
+    approved, end = False, time.monotonic() + 400
+    while town.state(run) not in {"finished", "failed"}:
+        assert time.monotonic() < end
+        if not approved and town.node_state("tax_office", run) == "pending":
+            town.node("tax_office", "approve", run[:8], "--yes")
+            approved = True
+        for who in daemons.NODES:
+            for _ in range(20):
+                seen[who] |= destinations(town.homes[who])
+                time.sleep(0.05)
+    assert town.state(run) == "finished"
+    assert seen == {who: {address} for who in daemons.NODES}
+
+
 def test_certificates_are_renewed_while_a_run_is_under_way(town: Renewed) -> None:
     for who in daemons.NODES:
         assert status(town, who)["superlink"]["state"] == "connected"
@@ -121,14 +173,14 @@ def test_a_house_with_new_keys_is_let_in_without_a_restart(town: Renewed) -> Non
     daemons.until(lambda: "supernode.renewed" in log.read_text())
     daemons.until(lambda: status(town, "tax_office")["superlink"]["state"] == "connected")
     assert town.pid("tax_office") == pid
-    run = town.submit("scorecard.max_bins=4")
+    run = town.submit("scorecard.fit=mle", "scorecard.total_noise=0.25")
     daemons.until(lambda: town.node_state("tax_office", run) == "pending")
     town.node("tax_office", "approve", run[:8], "--yes")
     assert town.run("watch", run).splitlines()[-1].startswith(f"run {run[:12]} finished")
 
 
 def test_a_revoked_house_is_out_within_seconds_and_its_run_stops_by_name(town: Renewed) -> None:
-    run = town.submit("scorecard.max_bins=6")
+    run = town.submit("scorecard.fit=mle", "scorecard.total_noise=0.5")
     daemons.until(lambda: town.node_state("tax_office", run) == "pending")
     town.node("tax_office", "approve", run[:8], "--yes")
     daemons.until(lambda: town.state(run) == "running")

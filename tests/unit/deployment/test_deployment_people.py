@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -144,7 +145,7 @@ def test_a_person_is_who_logged_in_whatever_they_became(tmp_path: Path, monkeypa
     login = tmp_path / "loginuid"
     monkeypatch.setattr(people, "_LOGIN", login)
     monkeypatch.setattr(people, "_named", lambda number: f"user{number}")
-    monkeypatch.setattr(people.os, "getuid", lambda: 7)
+    monkeypatch.setattr(os, "getuid", lambda: 7)
     monkeypatch.setenv("SUDO_UID", "1001")
     login.write_text("1000")
     assert (this_person("  Anna\n A. ").user, this_person("  Anna\n A. ").name) == ("user1000", "Anna A.")
