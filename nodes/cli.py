@@ -188,9 +188,9 @@ def _run_row(home: Path, view: ProposalView) -> tuple[str, ...]:
 
 def _ledger_row(view: LedgerView) -> tuple[str, ...]:
     share = view.share
-    cap = "not enforced" if view.cap is None else f"{view.cap:g}"
+    cap = "not enforced" if view.cap is None else f"{view.cap:,.10g}"
     left = "" if share is None else f"{100 * max(0.0, 1 - share):.0f} %"
-    return (view.counterparty, view.account.replace("_", " "), f"{view.used:g}", cap, left)
+    return (view.counterparty, view.account.replace("_", " "), f"{view.used:,.10g}", cap, left)
 
 
 @app.command("approve", epilog="Example: fedcredit-node approve 5f2a81c0 --home ~/bank --yes")

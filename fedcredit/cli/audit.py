@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,9 +26,10 @@ _EXAMPLE = "runs/demo"
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``audit verify``, ``audit show`` and ``audit replay`` to the program."""
+    """Add ``audit verify``, ``audit sent``, ``audit show`` and ``audit replay`` to the program."""
     group = typer.Typer(no_args_is_help=True, help="Check and read the audit logs of a run; replay what was asked.")
     group.command("verify", epilog=f"Example: fedcredit audit verify {_EXAMPLE}")(_verify)
+    group.command("sent", epilog=f"Example: fedcredit audit sent {_EXAMPLE} --party tax_office")(_sent)
     group.command("show", epilog=f"Example: fedcredit audit show {_EXAMPLE} --party bank")(_show)
     group.command("replay", epilog=f"Example: fedcredit audit replay {_EXAMPLE} --holder tax_office --sample 20")(
         _replay
@@ -61,6 +63,45 @@ def _show(
     headers = ("LINE", "TIME", "EVENT", "KIND", "PEER", "STAGE", "BYTES", "MORE")
     for name, entries in logs.items():
         write_table(headers, [_cells(entry) for entry in entries], title=f"audit log of {name}")
+
+
+def _sent(
+    directory: _Directory,
+    party: _Party = None,
+    json: _Json = False,  # noqa: FBT002 -- typer reads the default of a flag
+) -> None:
+    """Say what left the house: messages and bytes by receiver and kind; exit 3 where a log does not hold.
+
+    LEAKAGE.md of each protocol says field by field what a receiver can compute
+    from a kind of message; leakage.json of the run has what was charged for it.
+    """
+    folder = _folder(directory)
+    verify_directory(folder)
+    sent = {name: _totals(entries) for name, entries in _read(folder, party).items()}
+    if json:
+        write_json({name: [dict(zip(_SENT, row, strict=True)) for row in rows] for name, rows in sent.items()})
+        return
+    for name, rows in sent.items():
+        cells = [(to, kind, f"{count:,}", f"{size:,}") for to, kind, count, size in rows]
+        write_table(("TO", "KIND", "MESSAGES", "BYTES"), cells, title=f"sent by {name}")
+        messages, size = sum(row[2] for row in rows), sum(row[3] for row in rows)
+        write_line(f"{messages:,} messages, {size:,} bytes in the protocol of this run", style="green")
+    write_line("Between houses a node sends besides: its signed approval and last word, and that it is there.")
+
+
+_SENT = ("recipient", "kind", "messages", "bytes")
+
+
+def _totals(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str, int, int]]:
+    """Receiver, kind, messages and bytes of what a party sent, in that order."""
+    messages: Counter[tuple[str, str]] = Counter()
+    size: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        if entry["event"] == "sent":
+            key = (str(entry.get("recipient", "")), str(entry.get("kind", "")))
+            messages[key] += 1
+            size[key] += int(entry.get("bytes", 0))
+    return [(*key, messages[key], size[key]) for key in sorted(messages)]
 
 
 def _replay(
@@ -115,9 +156,8 @@ def _ranges(numbers: Sequence[int]) -> str:
 def _folder(directory: Path) -> Path:
     folder = directory / "audit"
     if not folder.is_dir():
-        raise SpecError(
-            "audit.no-run", f"{directory}: no run directory with an audit folder; name one such as {_EXAMPLE}"
-        )
+        right = f"name one such as {_EXAMPLE}, or HOME/runs/RUN of a node"
+        raise SpecError("audit.no-run", f"{directory}: no run directory with an audit folder; {right}")
     return folder
 
 
@@ -140,5 +180,6 @@ def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
         )
     else:
         more = entry.get("code") or entry.get("purpose") or entry.get("count") or ""
-    columns = (entry["line"], entry.get("time", ""), entry["event"], entry.get("kind", ""), peer)
+    time = str(entry.get("time", ""))[11:19]  # of the day; --json has the date
+    columns = (entry["line"], time, entry["event"], entry.get("kind", ""), peer)
     return tuple(str(one) for one in (*columns, entry.get("stage", ""), entry.get("bytes", ""), more))

@@ -73,6 +73,7 @@ def write_request(name: str, kind: str, out: Path, *, rotate: bool = False, json
     write_line(f"{'made' if made.fresh else 'found'} the keys: {made.keys} (they stay there; back them up)")
     write_line(f"send to the operator: {made.path} (nothing in it is secret)", style="green")
     write_line(f"read out by telephone: {made.fingerprint}", style="bold")
+    write_line(f"then, with the bundle that comes back: pin BUNDLE --home {out} --fingerprint …")
 
 
 def _provision(  # noqa: PLR0913, PLR0917 -- a command's options are its arguments
@@ -129,7 +130,8 @@ def _show(done: Provisioned, out: Path) -> None:
     for line in done.changes or ("nothing changed",):
         write_line(line)
     roster = done.roster
-    write_line(f"{roster.consortium}, roster {roster.version}: {done.fingerprint}", style="bold green")
+    write_line(f"{roster.consortium}, roster {roster.version}; read its fingerprint out to every member:")
+    write_line(f"  {done.fingerprint}", style="bold green")
     rows = [
         (name, str(roster.members[name].kind), done.fingerprints[name], str(folder))
         for name, folder in done.bundles.items()
@@ -214,3 +216,5 @@ def _show_pinned(pinned: Pinned) -> None:
         write_notice(f"since the last pin: {', '.join(pinned.changes)}; compare those by telephone")
     if pinned.kept:
         write_notice(f"kept as they are here: {', '.join(pinned.kept)}; the bundle's differ")
+    if pinned.first:
+        write_line("next: CHECKLIST.md in the home, then fedcredit doctor --home HOME")

@@ -82,6 +82,8 @@ def _submit(
             write_json(_view(run))
         elif not json:
             write_line(f"submitted: run {run.run}, spec {digest[:16]}…", style="green")
+            if not watch:
+                write_line(f"every house decides now; follow it: fedcredit run watch {run.run[:_SHOWN]} --home {home}")
         if watch:
             watch_run(client, run.run, json=json)
 
@@ -101,7 +103,10 @@ def _list(
         (one.run[:_SHOWN], one.name, one.model, one.state, one.created[:16].replace("T", " "), one.detail)
         for one in runs
     ]
-    write_table(("RUN", "NAME", "MODEL", "STATE", "SUBMITTED", "DETAIL"), rows)
+    if not rows:
+        write_line("no run yet; submit one: fedcredit run submit CONFIG --data NAME")
+        return
+    write_table(("RUN", "NAME", "MODEL", "STATE", "SUBMITTED (UTC)", "DETAIL"), rows)
 
 
 def _watch(

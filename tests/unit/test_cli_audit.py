@@ -57,7 +57,7 @@ def test_a_run_that_holds_is_said_to_hold(run: Path) -> None:
 def test_the_first_problem_is_one_line_and_exit_3(run: Path) -> None:
     log = run / "audit" / "tax.jsonl"
     log.write_text(log.read_text().replace('"bytes":7', '"bytes":8'))
-    for command in ("verify", "show"):
+    for command in ("verify", "sent", "show"):
         with pytest.raises(IntegrityError) as caught:
             _invoke(command, str(run))
         assert str(caught.value) == "tax.jsonl line 1: the entry was changed after it was written [audit.changed]"
@@ -65,7 +65,7 @@ def test_the_first_problem_is_one_line_and_exit_3(run: Path) -> None:
 
 
 def test_a_directory_without_logs_is_refused(tmp_path: Path) -> None:
-    for command in ("verify", "show"):
+    for command in ("verify", "sent", "show"):
         with pytest.raises(SpecError, match="no run directory"):
             _invoke(command, str(tmp_path))
 
@@ -80,3 +80,28 @@ def test_entries_are_shown_for_everyone_or_one_party(run: Path) -> None:
     assert list(one) == ["tax"]
     with pytest.raises(IntegrityError, match="bank, tax"):
         _invoke("show", str(run), "--party", "eve")
+
+
+def test_what_left_a_house_is_added_up_by_receiver_and_kind(tmp_path: Path) -> None:
+    log = AuditLog(
+        tmp_path / "audit" / "tax.jsonl", PartyId("tax"), RunId("run-1"), lambda: datetime(2026, 1, 1, tzinfo=UTC)
+    )
+    for event, kind, other, size in [
+        ("sent", "b.answer", "bank", 1000),
+        ("sent", "b.answer", "bank", 500),
+        ("received", "b.ask", "bank", 9999),
+        ("sent", "a.sum", "utility", 3),
+        ("sent", "a.sum", "bank", 4),
+    ]:
+        key = "recipient" if event == "sent" else "sender"
+        log.append(event, {"kind": kind, key: other, "stage": "bin", "bytes": size})
+    write_heads(tmp_path / "audit", {PartyId("tax"): log.close().head})
+    told = json.loads(_invoke("sent", str(tmp_path), "--json"))["tax"]
+    assert [tuple(one.values()) for one in told] == [
+        ("bank", "a.sum", 1, 4),
+        ("bank", "b.answer", 2, 1500),
+        ("utility", "a.sum", 1, 3),
+    ]
+    text = _invoke("sent", str(tmp_path))
+    assert "4 messages, 1,507 bytes" in text
+    assert "b.ask" not in text

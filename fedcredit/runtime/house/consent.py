@@ -355,6 +355,7 @@ def find_proposal(home: Home, run_or_digest: str) -> Known:
         found = [one for one in _known(home) if one.run.startswith(wanted) or one.spec_digest.startswith(wanted)]
     if len({(one.spec_digest, one.data) for one in found}) != 1:
         what = "several proposed runs begin so" if found else "no such run was proposed to this house"
+        what += "" if len(wanted) >= 8 else ", where 8 digits or more are needed"
         raise SpecError("consent.run", f"{run_or_digest[:80]}: {what}; see the list of `fedcredit-node status`")
     return max(found, key=lambda one: one.made)
 
