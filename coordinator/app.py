@@ -14,6 +14,7 @@ from flwr.serverapp import Grid, ServerApp
 from coordinator.control import node_key
 from fedcredit.errors import SpecError
 from fedcredit.runtime.daemon.leash import end_with
+from fedcredit.runtime.daemon.spare import handed_over
 from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_client import HOME_VARIABLE, SUPERVISOR_VARIABLE
 from fedcredit.runtime.flower_server import FlowerCourier, Letter, NodeRow
@@ -89,7 +90,8 @@ async def _drive(home: Home, registry: Registry, run: RunId, mail: GridMail) -> 
     alone = _HOLD_ALONE_S, _HOLD_BUSY_S
     courier = FlowerCourier(mail, run, keys, lambda: alone[len(registry.runs(*ACTIVE)) > 1])
     job = WorkerJob(
-        (sys.executable, "-P", "-m", "coordinator.worker", str(home.folder), "run"), home.logs / "worker.log"
+        handed_over(home.folder, (sys.executable, "-P", "-m", "coordinator.worker", str(home.folder), "run")),
+        home.logs / "worker.log",
     )
 
     async def own_worker(order: bytes) -> bytes:

@@ -14,12 +14,18 @@ from pathlib import Path
 from fedcredit.cli.console import write_error
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.house.home import open_home
+from fedcredit.runtime.ready_loops import SUMS, load_loops
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.runtime.session.coordinator import run_session
 
-__all__ = ["main"]
+__all__ = ["load", "main"]
 
 _MOST_BYTES = 1 << 24
+
+
+def load() -> None:
+    """Loads what a session needs, before there is one; see `fedcredit.runtime.daemon.spare`."""
+    load_loops(SUMS)
 
 
 def main(arguments: list[str] | None = None) -> int:

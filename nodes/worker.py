@@ -19,10 +19,19 @@ from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.refusals import HOME_UNUSABLE, inside_text
 from fedcredit.types import PartyId
 
-__all__ = ["main"]
+__all__ = ["load", "main"]
 
 _MOST_BYTES = 1 << 26
 _USAGE = "usage: python -m nodes.worker HOME consider|run|visit"
+
+
+def load() -> None:
+    """Loads what a decision or a session needs, before there is one; see `fedcredit.runtime.daemon.spare`."""
+    from fedcredit.report import build  # noqa: F401, PLC0415 -- loaded for later
+    from fedcredit.runtime.ready_loops import SUMS, load_loops  # noqa: PLC0415 -- as each action
+    from fedcredit.runtime.session import node  # noqa: F401, PLC0415 -- as above
+
+    load_loops(SUMS)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -22,7 +22,7 @@ KEPT = ""
 # A refusal is told by what makes the loops ready (`fedcredit.runtime.ready_loops`), not by an import.
 with suppress(IntegrityError):
     KEPT = str(loop_store(os.environ))
-    config.CACHE_DIR = KEPT
+    vars(config)["CACHE_DIR"] = KEPT  # the compiler reads it when a loop is declared
 
 
 def compiled(function: _Function) -> _Function:

@@ -95,8 +95,8 @@ def check_store(folder: Path) -> None:
         if found.st_uid not in {os.geteuid(), 0}:
             raise _refused(path, f"belongs to user {found.st_uid}; user {os.geteuid()} or root is right; remove it")
         if entered and found.st_mode & _OTHERS_WRITE:
-            mode = f"{stat.S_IMODE(found.st_mode):04o}"
-            raise _refused(path, f"others can write it (mode {mode}); remove the folder, it is made anew")
+            octal = f"{stat.S_IMODE(found.st_mode):04o}"
+            raise _refused(path, f"others can write it (mode {octal}); remove the folder, it is made anew")
 
 
 def _refused(path: Path, why: str) -> IntegrityError:

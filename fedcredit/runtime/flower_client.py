@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedcredit.errors import FedCreditError, IntegrityError, SpecError
+from fedcredit.runtime.daemon.spare import handed_over
 from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_words import Answer, AnswerState, Question, failure
 from fedcredit.runtime.session.keeper import SessionBook
@@ -116,6 +117,6 @@ def node_side(environment: Mapping[str, str]) -> NodeSide:
     return NodeSide(
         home,
         str(party),
-        lambda what: (sys.executable, "-P", "-m", "nodes.worker", str(home), what),
+        lambda what: handed_over(home, (sys.executable, "-P", "-m", "nodes.worker", str(home), what)),
         int(supervisor) if supervisor.isdecimal() else os.getppid(),
     )

@@ -20,7 +20,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from numba.core import types
 from numba.core.dispatcher import Dispatcher
 
 from fedcredit.kernels.loop_store import LOOP_SOURCES
@@ -31,6 +30,7 @@ Loop = tuple[str, str, list[Any]]
 """Module, function, kinds of arguments."""
 
 _FILE = "loops.toml"
+types: Any = importlib.import_module("numba.core.types")  # which has no types of its own
 
 
 def loops_listed() -> list[tuple[Dispatcher, tuple[Any, ...], str]]:
@@ -55,9 +55,9 @@ def loops_called() -> list[Loop]:
 def _dispatchers() -> Iterator[Dispatcher]:
     for source in LOOP_SOURCES:
         module = sys.modules.get("fedcredit." + source.removesuffix(".py").replace("/", "."))
-        for one in vars(module).values() if module else ():
-            if isinstance(one, Dispatcher) and one.py_func.__module__ == module.__name__:
-                yield one
+        if module is not None:
+            own = [one for one in vars(module).values() if isinstance(one, Dispatcher)]
+            yield from (one for one in own if one.py_func.__module__ == module.__name__)
 
 
 def _word(kind: Any) -> Any:

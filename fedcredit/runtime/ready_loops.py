@@ -25,6 +25,7 @@ __all__ = [
     "GROUPS",
     "SUMS",
     "TREES",
+    "load_loops",
     "loops_for",
     "loops_if_kept",
     "main",
@@ -143,6 +144,14 @@ async def ready_loops_beside(environment: dict[str, str]) -> None:
                 with suppress(ProcessLookupError):
                     process.send_signal(signal.SIGKILL)
                 await process.wait()
+
+
+def load_loops(group: str) -> None:
+    """Takes a group's loops into this process if they are compiled; compiles nothing."""
+    from fedcredit.kernels.compiled import KEPT  # noqa: PLC0415 -- loads the compiler
+
+    if KEPT and (Path(KEPT) / f"ready-{group}-{_processor()}").exists():
+        _compile(group)
 
 
 def _compile(group: str) -> int:

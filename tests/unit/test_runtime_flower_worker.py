@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedcredit.errors import FedCreditError, PeerError, SpecError, TransportError
+from fedcredit.runtime.daemon.spare import handed_over
 from fedcredit.runtime.daemon.worker_process import WorkerJob, run_worker
 from fedcredit.runtime.flower_client import HOME_VARIABLE, NodeSide, node_side, sessions_folder
 from fedcredit.runtime.flower_words import AnswerState, Question
@@ -238,11 +239,10 @@ def test_failures_become_answers(
 def test_the_home_comes_from_the_environment_alone(tmp_path: Path) -> None:
     (tmp_path / "node.toml").write_text('party = "bank"\n')
     node = node_side({HOME_VARIABLE: str(tmp_path)})
-    assert (node.home, node.party, node.command("run")[1:]) == (
-        tmp_path,
-        "bank",
-        ("-P", "-m", "nodes.worker", str(tmp_path), "run"),
-    )
+    worker = (sys.executable, "-P", "-m", "nodes.worker", str(tmp_path), "run")
+    assert (node.home, node.party) == (tmp_path, "bank")
+    assert node.command("run") == handed_over(tmp_path, worker)
+    assert node.command("run")[-7:] == (str(tmp_path / "state" / "spares"), *worker)
     for environment in ({}, {HOME_VARIABLE: str(tmp_path / "other")}):
         with pytest.raises(SpecError) as error:
             node_side(environment)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 
 from fedcredit.errors import FedCreditError
 from fedcredit.runtime.daemon.logs import Log
+from fedcredit.runtime.daemon.spare import FOLDER, SparePool
 from fedcredit.runtime.house.home import Home
+from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.runtime.ready_loops import place_loops, ready_loops_beside
 
-__all__ = ["Preparation", "Prepare", "nothing_to_prepare", "prepare_loops"]
+__all__ = ["Keep", "Preparation", "Prepare", "nothing_to_prepare", "prepare_loops"]
 
-Prepare = Callable[[], Awaitable[None]]
-"""Gets something ready; raises `FedCreditError` where it cannot."""
+Keep = Callable[[], Awaitable[None]]
+"""Keeps something up until it is cancelled."""
 
+Prepare = Callable[[], Awaitable[Keep | None]]
+"""Gets something ready, and says what is to be kept up from then on; raises `FedCreditError` where it cannot."""
+
+_SPARES = (("nodes.worker", 2), ("coordinator.worker", 1))  # a node decides in one and plays in the next
 _AGAIN_S = 30.0  # until another try
 
 
@@ -31,10 +38,11 @@ class Preparation:
         self.lacks = "preparing: compiling loops, once for this machine and version"
 
     async def through(self) -> None:
-        """Returns when it has succeeded; `lacks` is then empty."""
+        """Goes on until it has succeeded; `lacks` is then empty; then keeps up what is to be kept."""
+        keep = None
         while self.lacks:
             try:
-                await self._prepare()
+                keep = await self._prepare()
             except FedCreditError as error:
                 self.lacks = f"preparing: {error.public} [{error.code}]"
                 self._log.warning("prepared", code=error.code)
@@ -42,6 +50,8 @@ class Preparation:
             else:
                 self.lacks = ""
                 self._log.info("prepared")
+        if keep is not None:
+            await keep()
 
 
 async def nothing_to_prepare() -> None:
@@ -49,9 +59,14 @@ async def nothing_to_prepare() -> None:
 
 
 def prepare_loops(home: Home) -> Prepare:
-    """Compiles the loops of a house's workers."""
+    """Compiles the loops of a house's workers; then keeps spare workers, which have loaded them."""
+    place = place_loops(home.folder)
+    module, count = _SPARES[home.kind is MemberKind.COORDINATOR]
+    log = home.logs / "spares.log"
+    pool = SparePool(home.folder / FOLDER, module, count, {**os.environ, **place}, log)
 
-    async def prepare() -> None:
-        await ready_loops_beside(place_loops(home.folder))
+    async def prepare() -> Keep:
+        await ready_loops_beside(place)
+        return pool.keep
 
     return prepare
