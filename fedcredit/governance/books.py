@@ -1,29 +1,22 @@
 """The tables under the disclosure ledger. No rule is decided here; see :mod:`fedcredit.governance.ledger`.
 
-Amounts are whole thousandths, so that sums are exact. A transaction is serialised by ``BEGIN IMMEDIATE`` over all
-threads and processes, and is on disk when it ends (``synchronous = FULL``).
+Amounts are whole thousandths, so that sums are exact.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcredit.errors import DisclosureRefused, IntegrityError
 from fedcredit.governance.canonical import canonical_json
+from fedcredit.governance.ledger_file import LedgerFile, LedgerKind
 from fedcredit.types import PartyId, RunId
 from fedcredit.wire.disclosure import Basis, CostKind, Declaration
 
 __all__ = ["Account", "Books", "Entry", "costs_text", "names_ids_only"]
 
-_VERSION = 1
-_BUSY_SECONDS = 30.0
 _TABLES = (
     (
         "CREATE TABLE IF NOT EXISTS totals (counterparty TEXT NOT NULL, data_version TEXT NOT NULL, kind TEXT NOT NULL,"
@@ -47,6 +40,7 @@ _TABLES = (
     ),
     "CREATE TABLE IF NOT EXISTS closed (run TEXT PRIMARY KEY)",
 )
+_KIND = LedgerKind("disclosure ledger", "ledger", 1, _TABLES)
 
 Account = tuple[CostKind, str]
 
@@ -64,7 +58,7 @@ class Entry:
     counterparty: PartyId
 
 
-class Books:
+class Books(LedgerFile):
     """The open file and its queries, all of which run inside :meth:`transaction`.
 
     Args:
@@ -75,60 +69,7 @@ class Books:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._lock = threading.RLock()
-        if str(path) != ":memory:":
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(Path(path).name)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, name: str) -> None:
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL").fetchone()
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self.transaction():
-                version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-                tables = int(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-                if version != _VERSION and (version or tables):
-                    raise IntegrityError("ledger.version", f"{name} is not a disclosure ledger of version {_VERSION}")
-                for statement in _TABLES:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        except sqlite3.Error as error:
-            raise IntegrityError("ledger.unreadable", f"{name} is not a disclosure ledger", str(error)) from None
-
-    def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commits as a whole or not at all.
-
-        Raises:
-            DisclosureRefused: another process holds the ledger for too long.
-            IntegrityError: the file could not be read or written.
-        """
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                text = "the disclosure ledger is busy, nothing leaves"
-                raise DisclosureRefused("ledger.busy", text, str(error)) from None
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    text = "the disclosure ledger could not be read or written, nothing leaves"
-                    raise IntegrityError("ledger.failed", text, str(error)) from None
-                raise
+        super().__init__(path, _KIND)
 
     def is_closed(self, run: RunId) -> bool:
         """Whether a run has ended."""

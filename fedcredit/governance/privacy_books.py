@@ -8,22 +8,17 @@ serialised over all threads and processes and is on disk when it ends.
 from __future__ import annotations
 
 import hashlib
-import os
-import sqlite3
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedcredit.errors import DisclosureRefused, IntegrityError
+from fedcredit.errors import IntegrityError
 from fedcredit.governance.canonical import canonical_json
+from fedcredit.governance.ledger_file import LedgerFile, LedgerKind
 from fedcredit.types import RunId
 
 __all__ = ["Entry", "PrivacyBooks"]
 
-_VERSION = 1
-_BUSY_SECONDS = 30.0
 _GENESIS = hashlib.sha256(b"fedcredit/privacy-ledger/v1").hexdigest()
 _TABLES = (
     (
@@ -40,6 +35,7 @@ _TABLES = (
         " BEGIN SELECT RAISE(ABORT, 'entries are never removed'); END"
     ),
 )
+_KIND = LedgerKind("privacy ledger", "dp", 1, _TABLES)
 
 _ALL = "SELECT line, run, kind, content, previous, hash FROM entries ORDER BY line"
 _OF_RUN = "SELECT line, run, kind, content, previous, hash FROM entries WHERE run = ? ORDER BY line"
@@ -66,7 +62,7 @@ class Entry:
     hash: str
 
 
-class PrivacyBooks:
+class PrivacyBooks(LedgerFile):
     """The open file; everything but `close` runs inside :meth:`transaction`.
 
     Args:
@@ -77,60 +73,7 @@ class PrivacyBooks:
     """
 
     def __init__(self, path: Path | str) -> None:
-        self._lock = threading.RLock()
-        if str(path) != ":memory:":
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            self._prepare(Path(path).name)
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self, name: str) -> None:
-        try:
-            self._db.execute("PRAGMA journal_mode = WAL").fetchone()
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self.transaction():
-                version = int(self._db.execute("PRAGMA user_version").fetchone()[0])
-                tables = int(self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-                if version != _VERSION and (version or tables):
-                    raise IntegrityError("dp.version", f"{name} is not a privacy ledger of version {_VERSION}")
-                for statement in _TABLES:
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {_VERSION}")
-        except sqlite3.Error as error:
-            raise IntegrityError("dp.unreadable", f"{name} is not a privacy ledger", str(error)) from None
-
-    def close(self) -> None:
-        """Closes the file."""
-        with self._lock:
-            self._db.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commits as a whole or not at all.
-
-        Raises:
-            DisclosureRefused: another process holds the ledger for too long.
-            IntegrityError: the file could not be read or written.
-        """
-        with self._lock:
-            try:
-                self._db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                text = "the privacy ledger is busy, nothing leaves"
-                raise DisclosureRefused("dp.busy", text, str(error)) from None
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException as error:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.Error):
-                    text = "the privacy ledger could not be read or written, nothing leaves"
-                    raise IntegrityError("dp.failed", text, str(error)) from None
-                raise
+        super().__init__(path, _KIND)
 
     def entries(self, run: RunId | None = None) -> Iterator[Entry]:
         """Entries in their order; of one run if it is named."""
