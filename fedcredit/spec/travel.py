@@ -15,6 +15,7 @@ from fedcredit.types import PartyId, Role
 __all__ = ["read_travelling", "travelling_json", "without"]
 
 _MOST_BYTES = 1 << 20
+_MOST_PARTIES = 1024  # as many banks as a secure sum takes; reading is quadratic in them
 _FILES = (("split", "test_ids"), ("split", "test_source"), ("align", "registry"), ("fedavg", "reference"))
 
 
@@ -54,6 +55,10 @@ def read_travelling(text: str | bytes, what: str = "the proposal") -> tuple[RunS
     if not isinstance(raw, dict):
         raise SpecError("spec.json", f"{what}: not a run configuration in JSON")
     _check_plain(raw, what)
+    parties = raw.get("party")
+    if isinstance(parties, list) and len(parties) > _MOST_PARTIES:
+        text = f"{what}: {len(parties)} parties, at most {_MOST_PARTIES} take part in a run"
+        raise SpecError("spec.parties", text)
     spec = parse_spec(raw, what)
     names = {party.source for party in spec.party}
     (name,) = names if len(names) == 1 else ("",)
