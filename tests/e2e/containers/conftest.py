@@ -94,3 +94,16 @@ def docker(room: Room) -> Room:
     for image, target in bench.TARGETS.items():
         bench.docker_build(room, target, f"{image}:{bench.VERSION}")
     return room
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tools that check and render, in an environment of their own."""
+    folder = tmp_path_factory.mktemp("tools")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    wanted = [f"--requirement={bench.CONSORTIUM / name}" for name in ("lint.txt", "sbom.txt")]
+    pip = [str(folder / "bin/python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+    done = bench.call(pip, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"NOTHING WAS CHECKED: the tools cannot be installed: {done.stderr.strip().splitlines()[-1][:200]}")
+    return folder / "bin"

@@ -197,17 +197,21 @@ def own(base: Path) -> None:
         os.chown(path, USER, USER, follow_symlinks=False)
 
 
-def auc(home: Path) -> float:
-    """The held-out AUC that a finished run left at the label holder."""
-    text = next((home / "runs").glob("*/summary.json")).read_text("utf-8")
-    found = re.search(r'"auc": ([0-9.]+)', text)
-    assert found is not None, text[:2000]
+def auc_of(summary: str) -> float:
+    """The held-out AUC in the summary of a finished run."""
+    found = re.search(r'"auc": ([0-9.]+)', summary)
+    assert found is not None, summary[:2000]
     return float(found[1])
+
+
+def auc(home: Path) -> float:
+    """That of the one run that a label holder's home has."""
+    return auc_of(next((home / "runs").glob("*/summary.json")).read_text("utf-8"))
 
 
 ROOM_PACKAGES = (
     *("ca-certificates", "docker.io", "docker-cli", "docker-buildx", "docker-compose", "iptables", "nftables"),
-    *("iproute2", "podman", "crun", "netavark", "aardvark-dns", "procps"),
+    *("iproute2", "podman", "crun", "netavark", "aardvark-dns", "catatonit", "procps"),
 )
 
 ENTER = """
@@ -305,6 +309,25 @@ def docker_build(room: Room, target: str, name: str, *options: str) -> None:
         *("docker", "build", "--network=host", "--build-arg", "BASE=fedcredit-base:bookworm"),
         *(*secrets(room.folder), *options, "--target", target, "--tag", name, "/src"),
     )
+
+
+def load_pods(room: Room) -> None:
+    """podman of the room, with the images that Docker built, in storage of its own."""
+    storage = f'driver = "overlay"\ngraphroot = "{room.folder}/pods/graph"\nrunroot = "/run/pods"\n'
+    write_in(room, "/etc/containers/storage.conf", f"[storage]\n{storage}")
+    quiet = 'runtime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+    write_in(room, "/etc/containers/containers.conf", f"[engine]\n{quiet}")
+    (room.folder / "pods").mkdir(exist_ok=True)
+    archive = room.folder / "images.tar"
+    room.run("docker", "save", "--output", archive, *(f"{image}:{VERSION}" for image in TARGETS))
+    room.run("podman", "load", "--quiet", "--input", archive)
+    archive.unlink()
+
+
+def write_in(room: Room, path: str, text: str) -> None:
+    given = room.folder / "given"
+    given.write_text(text, "utf-8")
+    room.run("cp", given, path)
 
 
 def wait_for(what: str, done: Callable[[], bool], seconds: float = READY_S) -> None:

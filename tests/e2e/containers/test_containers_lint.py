@@ -6,6 +6,7 @@ The tools come from the package registry into an environment of their own; skipp
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -43,18 +44,6 @@ print(json.dumps({"files": files, "findings": [one for one in report["messages"]
 """
 
 
-@pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tools")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    wanted = ["--requirement", CONSORTIUM / "lint.txt", "--requirement", CONSORTIUM / "sbom.txt"]
-    pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
-    done = subprocess.run([str(one) for one in pip], check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        pytest.skip(f"NOTHING WAS CHECKED: the tools cannot be installed: {done.stderr.strip().splitlines()[-1][:200]}")
-    return folder / "bin"
-
-
 def run(tools: Path, name: str, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(tools / name), *map(str, words)], check=False, capture_output=True, text=True, cwd=ROOT)
 
@@ -81,6 +70,78 @@ def test_hadolint_finds_something_where_there_is_something(tools: Path, tmp_path
     text = (ROOT / "Dockerfile").read_text("utf-8").replace("USER 10001:10001", "USER root")
     (tmp_path / "Dockerfile").write_text(text, "utf-8")
     assert "DL3002" in run(tools, "hadolint", tmp_path / "Dockerfile").stdout
+
+
+LOST = """
+import json, sys
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
+plugins.register_default_plugins()
+def lost(given, kept, path=""):
+    if isinstance(given, dict):
+        for key, value in given.items():
+            if key not in kept:
+                if value not in (None, [], {}, ""):
+                    yield path + "." + key
+            else:
+                yield from lost(value, kept[key], path + "." + key)
+    elif isinstance(given, list):
+        for place, pair in enumerate(zip(given, kept, strict=True)):
+            yield from lost(*pair, f"{path}[{place}]")
+    elif given != kept:
+        yield path
+given = json.load(open(sys.argv[1]))
+print(json.dumps(list(lost(given, json.loads(JSONEncoder().encode(Dashboard.from_json(given)))))))
+"""
+
+
+def test_grafanas_own_types_keep_everything_that_the_dashboard_says(tools: Path, tmp_path: Path) -> None:
+    path = CONSORTIUM / "monitoring/dashboard.json"
+    done = run(tools, "python", "-c", LOST, path)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+    board = json.loads(path.read_text("utf-8"))
+    board["panels"][1]["fieldConfig"]["defaults"]["untis"] = "s"
+    (tmp_path / "wrong.json").write_text(json.dumps(board), "utf-8")
+    assert "untis" in run(tools, "python", "-c", LOST, tmp_path / "wrong.json").stdout, "a slip is seen"
+
+
+@pytest.fixture(scope="module")
+def promtool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prometheus' own checker: installed, or unpacked from Debian's package."""
+    if found := shutil.which("promtool"):
+        return Path(found)
+    folder = tmp_path_factory.mktemp("prometheus")
+    fetch = "apt-get download -qq prometheus && dpkg -x prometheus_*.deb ."
+    done = subprocess.run(["sh", "-c", fetch], check=False, capture_output=True, text=True, cwd=folder)
+    if done.returncode != 0:
+        pytest.skip(f"NO ALERTING RULE WAS RUN: no promtool, and its package cannot be had: {done.stderr[-200:]}")
+    return folder / "usr/bin/promtool"
+
+
+def test_the_alerting_rules_do_what_they_say(promtool: Path, tmp_path: Path) -> None:
+    folder = CONSORTIUM / "monitoring"
+    for words in (("check", "config", "prometheus.yaml"), ("test", "rules", "alerts_test.yaml")):
+        done = subprocess.run([promtool, *words], check=False, capture_output=True, text=True, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+    text = (folder / "alerts.yaml").read_text("utf-8")
+    (tmp_path / "alerts.yaml").write_text(text.replace("fedcredit_ledger_used_share > 0.9", "vector(0) > 1"), "utf-8")
+    shutil.copy(folder / "alerts_test.yaml", tmp_path)
+    words = ("test", "rules", "alerts_test.yaml")
+    done = subprocess.run([promtool, *words], check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1, "an alert that is never raised is seen"
+
+
+def test_prometheus_understands_every_question_of_the_dashboard(promtool: Path, tmp_path: Path) -> None:
+    board = json.loads((CONSORTIUM / "monitoring/dashboard.json").read_text("utf-8"))
+    asked = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
+    assert len(asked) > 15
+    plain = [one.replace("$__rate_interval", "5m").replace("$member", ".*") for one in asked]
+    rules = [{"record": f"question:{place}", "expr": one} for place, one in enumerate(plain)]
+    (tmp_path / "all.yaml").write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}), "utf-8")
+    command = [str(promtool), "check", "rules", str(tmp_path / "all.yaml")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_compose_files_follow_the_specification(tools: Path) -> None:
