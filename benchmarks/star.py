@@ -15,13 +15,12 @@ import stat
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 import tomli_w
-from numba.core.caching import _CacheLocator
 
 from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.provision.consortium import provision_local
@@ -31,8 +30,11 @@ from fedcredit.spec.load import LoadedSpec
 from fedcredit.spec.travel import travelling_json
 from fedcredit.types import COORDINATOR, PartyId, RunId
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+if TYPE_CHECKING:
+    from benchmarks.star_house import HERE, ROOT, HouseProcess, copy_compiled, mounts
+else:
+    from star_house import HERE, ROOT, HouseProcess, copy_compiled, mounts
+
 HUB = "10.87.0.1"
 PORT = 9443
 _PREFIX = "fcstar"
@@ -78,56 +80,6 @@ def has_netem() -> bool:
         )
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=False)
-
-
-class HouseProcess:
-    """A process in a house; see ``house_process.py``.
-
-    Args:
-        command: What to start.
-        log: Its standard error.
-        environment: Its whole environment.
-    """
-
-    def __init__(self, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
-        self.log = log
-        with log.open("ab") as stderr:
-            self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=dict(environment),
-                cwd="/",
-            )
-        self.pid = 0
-
-    def hello(self) -> None:
-        """Waits until it is there."""
-        self.pid = int(self.answer()["pid"])
-
-    def tell(self, do: str, **order: Any) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"do": do, **order}).encode() + b"\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{self.log.name}: {self.log.read_text()[-2000:]}")
-        found: dict[str, Any] = json.loads(line)
-        if "error" in found:
-            raise RuntimeError(f"{self.log.name}: {found['error']}")
-        return found
-
-    def ask(self, do: str, **order: Any) -> dict[str, Any]:
-        self.tell(do, **order)
-        return self.answer()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 @dataclass
@@ -286,7 +238,7 @@ class Star:
                 shutil.copyfile(copied[party.name], folders[party.name] / "records.csv")
         self.homes = {name: open_home(folders[name]) for name in self.members}
         for name in self.members:
-            _copy_compiled(folders[name] / "compiled")
+            copy_compiled(folders[name] / "compiled")
             _give(folders[name], self.uid(name))
         (self.folder / "houses").chmod(0o755)
 
@@ -320,7 +272,7 @@ class Star:
         drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
         return [
             *("ip", "netns", "exec", self.namespace(party)),
-            *("sh", "-ec", _mounts() + 'exec "$@"', "sh", *drop, "--", *inside),
+            *("sh", "-ec", mounts() + 'exec "$@"', "sh", *drop, "--", *inside),
         ]
 
     def forget(self) -> None:
@@ -384,40 +336,6 @@ def _give(folder: Path, uid: int) -> None:
         os.chown(path, uid, uid, follow_symlinks=False)
         if not path.is_symlink():
             path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
-
-
-def _copy_compiled(target: Path) -> None:
-    """Copies compiled loops that stand beside their sources, where other users cannot write, to where numba looks."""
-    target.mkdir(mode=0o700)
-    for index in (ROOT / "fedcredit").rglob("__pycache__/*.nbi"):
-        place = target / _CacheLocator.get_suitable_cache_subpath(str(index.parents[1] / "any.py"))  # type: ignore[no-untyped-call]
-        place.mkdir(exist_ok=True)
-        for file in [index, *index.parent.glob(f"{index.stem}.*.nbc")]:
-            shutil.copyfile(file, place / file.name)
-
-
-def _mounts() -> str:
-    """Shell commands that make the interpreter and the project reachable where they lie in a private folder.
-
-    ``ip netns exec`` gives every process mounts of its own, so nobody else sees this.
-    """
-    wanted = [Path(sys.base_prefix), Path(sys.prefix), ROOT]
-    if "FEDCREDIT_DATA" in os.environ:
-        wanted.append(Path(os.environ["FEDCREDIT_DATA"]))
-    hidden: dict[Path, list[Path]] = {}
-    for path in dict.fromkeys(one.resolve() for one in wanted):
-        for above in reversed(path.parents):
-            if not above.stat().st_mode & stat.S_IXOTH:
-                hidden.setdefault(above, []).append(path)
-                break
-    lines = []
-    for above, inside in hidden.items():
-        lines += ["t=$(mktemp -d)", "mount -t tmpfs -o mode=0755 tmpfs $t"]
-        lines += [f"mkdir $t/{n}; mount --bind '{path}' $t/{n}" for n, path in enumerate(inside)]
-        lines.append(f"mount -t tmpfs -o mode=0711 tmpfs '{above}'")
-        lines += [f"mkdir -p '{path}'; mount --move $t/{n} '{path}'" for n, path in enumerate(inside)]
-        lines += ["umount $t", "rmdir $t"]
-    return "".join(f"{line}\n" for line in lines)
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ else:
     import star as stars
     from boost import replayed
 
-CONFIGS = stars.ROOT / "configs" / "simulations"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "simulations"
 RUNS = {
     "credit-scorecard": "credit_data_scorecard.toml",
     "credit-boost": "credit_data_boost.toml",
