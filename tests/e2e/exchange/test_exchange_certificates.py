@@ -42,7 +42,8 @@ def test_a_certificate_counts_in_its_time(
     async def test() -> None:
         tls = dated(world, dt.timedelta(hours=start), dt.timedelta(hours=end))
         async with world.exchange() as (server, port):
-            link = world.link("bank", port, tls=tls, **({} if taken else {"reconnect_s": 0.3}))
+            quick: dict[str, Any] = {} if taken else {"reconnect_s": 0.3}
+            link = world.link("bank", port, tls=tls, **quick)
             if taken:
                 await link.open()
                 assert list(server.snapshot().runs[world.RUN].connected) == [BANK]
