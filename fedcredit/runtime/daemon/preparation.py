@@ -35,7 +35,8 @@ class Preparation:
 
     def __init__(self, prepare: Prepare, log: Log) -> None:
         self._prepare, self._log = prepare, log
-        self.lacks = "preparing: compiling loops, once for this machine and version"
+        idle = prepare is nothing_to_prepare
+        self.lacks = "" if idle else "preparing: compiling loops, once for this machine and version"
 
     async def through(self) -> None:
         """Goes on until it has succeeded; `lacks` is then empty; then keeps up what is to be kept."""
