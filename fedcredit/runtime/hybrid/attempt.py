@@ -26,6 +26,7 @@ from fedcredit.runtime.exchange.limits import LinkLimits
 from fedcredit.runtime.exchange.types import LinkSettings, PeerRestarted
 from fedcredit.runtime.house.roster import split_address
 from fedcredit.runtime.hybrid.networks import SUMS, Network
+from fedcredit.runtime.hybrid.pulse import HonestLink, pulse
 from fedcredit.runtime.leftovers import HeadroomMemory, continue_audit, earlier_messages, mend_lines
 from fedcredit.runtime.party_end import PEER_FAILED, SECONDARY, PartyChannel, PartyEnd
 from fedcredit.runtime.session.attempts import begin_attempt, is_complete, set_complete
@@ -98,7 +99,8 @@ class Line:
             raise
         timing = part.timing
         longer = _SUMS_PATIENCE if self.name == SUMS and part.party != COORDINATOR else 1.0
-        self.wires = ExchangeWires(self.link, self.end, longer * timing.timeout_s, timing.busy_timeout_s)
+        self.told = HonestLink(self.link)
+        self.wires = ExchangeWires(self.told, self.end, longer * timing.timeout_s, timing.busy_timeout_s)
         self.channel = joined.channel(self.end, self.wires)
 
     async def tell(self, error: Exception) -> None:
@@ -176,6 +178,7 @@ async def through_networks(
 
 async def _linked(part: Part, lines: Sequence[Line], role: NetworkRole, complete: Callable[[Any], None]) -> None:
     pumps = [asyncio.create_task(line.wires.pump()) for line in lines]
+    pumps.append(asyncio.create_task(pulse([line.told for line in lines])))
     watches = [asyncio.create_task(line.watch()) for line in lines]
     meeting = asyncio.create_task(_unless_over(_meet(part, lines, role, complete), watches))
     try:
