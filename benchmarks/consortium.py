@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -209,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder for homes and results; by default one that is removed")
     parser.add_argument("--runs", nargs="+", choices=RUNS, help="by default those whose data are here")
     given = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is ended then, too
     taiwan = bool(os.environ.get("FEDCREDIT_DATA"))
     names = given.runs or [name for name in RUNS if taiwan or not name.startswith("taiwan")]
     out = given.out or Path(tempfile.mkdtemp(prefix="fedcredit-consortium-"))
