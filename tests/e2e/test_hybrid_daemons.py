@@ -108,15 +108,16 @@ def test_houses_are_asked_and_have_the_models_of_the_simulation(town: HybridTown
         assert (tmp_path / "own" / "banks" / bank / "model" / HOLDER / "report.html").exists()
 
 
-def test_a_stopped_run_is_stopped_in_every_network(town: HybridTown) -> None:
+def test_a_run_that_waits_for_a_dead_house_is_stopped_for_all(town: HybridTown) -> None:
     run = town.submit("scorecard.fit=mle", "scorecard.total_noise=0.25")  # another digest: asked anew
     for who in ("bank_02", HOLDER):
         daemons.until(lambda who=who: town.node_state(who, run) == "pending")  # type: ignore[misc]
         town.node(who, "approve", run[:8], "--yes")
-    daemons.until((town.homes[HOLDER] / "state" / "runs" / run / "audit").is_dir)
+    daemons.until((town.homes["bank_03"] / "state" / "runs" / run / "audit").is_dir)
+    os.kill(town.pid("bank_03"), signal.SIGKILL)
     town.run("stop", run)
     town.run("watch", run, code=3)
     assert town.state(run) == "stopped"
-    daemons.until(lambda: town.node_state(HOLDER, run) == "failed", 60)
-    town.run("resume", run)
-    assert town.run("watch", run).splitlines()[-1].startswith(f"run {run[:12]} finished")
+    for who in ("bank_01", "bank_02", HOLDER):
+        failed = town.homes[who] / "state" / "runs" / run / "failed"
+        assert "stopped by the operator" in failed.read_text()
