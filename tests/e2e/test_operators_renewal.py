@@ -22,6 +22,8 @@ from fedcredit.runtime.house.roster import MemberKind
 from fedcredit.runtime.provision.consortium import Order, provision
 from fedcredit.runtime.provision.request import make_request
 from fedcredit.runtime.provision.spec import ConsortiumSpec
+from fedcredit.runtime.runs.registry import Registry
+from fedcredit.types import RunId
 
 if TYPE_CHECKING:
     from tests.e2e import test_operators_daemons as daemons
@@ -188,8 +190,12 @@ def test_a_revoked_house_is_out_within_seconds_and_its_run_stops_by_name(town: R
     town.change(revoke=("tax_office",))
     daemons.until(lambda: town.state(run) in {"stopping", "stopped"}, 30)
     assert time.monotonic() - begun < 60
-    told = town.run("watch", run, code=3)
-    assert "tax_office was revoked (roster 4)" in told
+    town.run("watch", run, code=3)
+    book = Registry(town.homes["coordinator"] / "state" / "registry.sqlite")
+    noted = [(one.party, one.text) for one in book.events(RunId(run)) if one.event == "revoked"]
+    book.close()
+    version = status(town, "coordinator")["roster_version"]
+    assert noted == [("tax_office", f"tax_office was revoked (roster {version})")]
     daemons.until(lambda: status(town, "tax_office")["superlink"]["state"] == "refused")
     shown = town.node("tax_office", "status")
     assert "SuperLink" in shown
