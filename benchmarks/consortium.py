@@ -181,9 +181,9 @@ def show(compared: Sequence[Compared]) -> None:
     for one in compared:
         same = "[green]identical[/]" if one.identical else "[bold red]DIFFERENT[/]"
         ratio = f"[bold red]{one.ratio:.2f}[/]" if one.late else f"{one.ratio:.2f}"
-        figures = (f"{one.session:.1f}", f"{one.simulated:.1f}", f"{one.compared:.1f}", ratio)
-        figures += (f"{one.session_cpu:.1f}", f"{one.simulated_cpu:.1f}", f"{one.submitted:.1f}")
-        times.add_row(one.name, f"{one.auc:.4f}", same, *figures)
+        session, simulated, rest = (f"{seconds:.1f}" for seconds in (one.session, one.simulated, one.compared))
+        costs = (f"{seconds:.1f}" for seconds in (one.session_cpu, one.simulated_cpu, one.submitted))
+        times.add_row(one.name, f"{one.auc:.4f}", same, session, simulated, rest, ratio, *costs)
         for number, (party, amount) in enumerate(one.bytes_sent.items()):
             sent.add_row("" if number else one.name, party, f"{amount / 1e6:.2f}", str(one.messages[party]))
     console.print(times)

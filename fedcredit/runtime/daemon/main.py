@@ -18,8 +18,10 @@ from fedcredit.errors import FedCreditError, SpecError
 from fedcredit.runtime.daemon.logs import Log, Logs, route_libraries
 from fedcredit.runtime.daemon.process import Daemon, DaemonLock, run_daemon
 from fedcredit.runtime.exchange.environment import pin_tls13
+from fedcredit.runtime.exchange.handshakes import FailedHandshakes
 from fedcredit.runtime.house.home import Home, open_home
 from fedcredit.runtime.house.roster import MemberKind
+from fedcredit.runtime.refusals import CallerNotes
 
 __all__ = ["QUIET", "Build", "WatchedDaemon", "daemon_main"]
 
@@ -75,5 +77,7 @@ def _serve(folder: Path, kind: MemberKind, build: Build, *, quiet: bool) -> None
         logs = Logs("daemon", home.logs, party=home.party, quiet=quiet)
         stack.callback(logs.close)
         route_libraries(logs.log)
+        if kind is MemberKind.COORDINATOR:  # before `build` imports gRPC
+            stack.enter_context(FailedHandshakes(CallerNotes(home, "exchange refused")))
         daemon = build(home, logs.log, stack)
         asyncio.run(run_daemon(daemon, logs.log, daemon.watched))

@@ -3,7 +3,7 @@
 Its Python interface has no setting for the least TLS version. BoringSSL's list of cipher suites is for TLS 1.2 alone,
 and suites for RSA keys cannot be served with a consortium's elliptic-curve certificates: with them no handshake below
 TLS 1.3 succeeds. Its own log writes a line for every stranger that fails the handshake; whoever wants to fill a disk
-would like that.
+would like that. `fedcredit.runtime.exchange.handshakes` reads these lines where they are wanted, and bounds them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
-__all__ = ["ENVIRONMENT", "pin_tls13"]
+__all__ = ["ENVIRONMENT", "VERBOSITY", "pin_tls13"]
+
+VERBOSITY = "GRPC_VERBOSITY"
+"""How much gRPC writes to standard error."""
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
-    {"GRPC_SSL_CIPHER_SUITES": "ECDHE-RSA-AES256-GCM-SHA384", "GRPC_VERBOSITY": "NONE"}
+    {"GRPC_SSL_CIPHER_SUITES": "ECDHE-RSA-AES256-GCM-SHA384", VERBOSITY: "NONE"}
 )
 """For processes that listen or dial; values an operator has set himself are kept."""
 
