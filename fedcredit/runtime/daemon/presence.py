@@ -143,10 +143,7 @@ _STRANGER = (
 )
 _BEHIND = "key not registered; ask the operator to pin the newest roster at the coordinator"
 _ODD = "key not registered; wait a minute, then call the operator"
-_AWAY = (
-    "its SuperNode is not let in; "
-    "wait: after a crash it takes up to a minute, then logs/supernode.log says more"
-)
+_AWAY = "its SuperNode is not let in; wait: after a crash it takes up to a minute, then logs/supernode.log says more"
 
 
 def _view(home: Home, answer: PresenceAnswer) -> SuperLinkView:
