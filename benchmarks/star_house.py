@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from numba.core.caching import _CacheLocator
+from fedcredit.kernels.loop_store import loop_store
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -69,13 +69,14 @@ class HouseProcess:
 
 
 def copy_compiled(target: Path) -> None:
-    """Copies compiled loops that stand beside their sources, where other users cannot write, to where numba looks."""
-    target.mkdir(mode=0o700)
-    for index in (ROOT / "fedcredit").rglob("__pycache__/*.nbi"):
-        place = target / _CacheLocator.get_suitable_cache_subpath(str(index.parents[1] / "any.py"))  # type: ignore[no-untyped-call]
-        place.mkdir(exist_ok=True)
-        for file in [index, *index.parent.glob(f"{index.stem}.*.nbc")]:
-            shutil.copyfile(file, place / file.name)
+    """Copies this machine's compiled loops to a house: its user cannot read those of another.
+
+    What is not compiled yet each house compiles for itself.
+    """
+    kept = loop_store(os.environ)
+    shutil.copytree(kept, target / kept.name, copy_function=shutil.copyfile)
+    target.chmod(0o700)
+    (target / kept.name).chmod(0o700)
 
 
 def mounts() -> str:

@@ -24,6 +24,7 @@ from fedcredit.runtime.exchange.channel import ExchangeWires
 from fedcredit.runtime.exchange.client import ExchangeLink
 from fedcredit.runtime.exchange.limits import LinkLimits
 from fedcredit.runtime.exchange.types import LinkSettings, PeerRestarted
+from fedcredit.runtime.house.renewal import RenewedTls
 from fedcredit.runtime.house.roster import split_address
 from fedcredit.runtime.hybrid.networks import SUMS, Network
 from fedcredit.runtime.hybrid.pulse import HonestLink, pulse
@@ -244,7 +245,7 @@ def _settings(part: Part, network: Network, attempt: int) -> LinkSettings:
     return LinkSettings(
         address=home.roster.exchange,
         server_name=split_address(home.roster.exchange)[0],
-        tls=home.tls,
+        tls=RenewedTls(home),  # as in `session.session`
         run=network.run,
         party=part.party,
         peers=others,

@@ -196,7 +196,9 @@ class _Drive:
 
     def _end(self, end: RunEnd) -> RunState:
         """Writes the end down; a run that was being stopped and failed meanwhile is stopped."""
-        stopping = self._parts.registry.get(self._run).state is RunState.STOPPING
+        now = self._parts.registry.get(self._run)
+        stopping = now.state is RunState.STOPPING
         state = RunState.STOPPED if stopping and end.state is RunState.FAILED else end.state
-        self._parts.registry.set_state(self._run, state, end.detail)
+        asked = stopping and end.state is RunState.STOPPED and now.detail  # by whom, or who was revoked
+        self._parts.registry.set_state(self._run, state, str(now.detail) if asked else end.detail)
         return state
