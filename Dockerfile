@@ -48,6 +48,10 @@ COPY LICENSE README.md ./
 COPY fedcredit fedcredit
 COPY nodes nodes
 COPY coordinator coordinator
+# What fedcredit/shipped links to: the wheel has the files themselves.
+COPY configs/catalog configs/catalog
+COPY configs/simulations configs/simulations
+COPY configs/consortium/*.toml configs/consortium/
 COPY configs/consortium/assemble.sh configs/consortium/sbom.py configs/consortium/
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca \
     /opt/tools/bin/python -m pip wheel --no-cache-dir --disable-pip-version-check --no-deps --wheel-dir /wheels .
@@ -79,7 +83,7 @@ ENV PATH=/opt/fedcredit/bin:/usr/sbin:/usr/bin \
     FLWR_DISABLE_UPDATE_CHECK=1 \
     FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
 WORKDIR /var/lib/fedcredit
-HEALTHCHECK --interval=15s --timeout=6s --start-period=90s --retries=4 \
+HEALTHCHECK --interval=15s --timeout=6s --start-period=240s --retries=4 \
   CMD ["/opt/fedcredit/bin/python", "-I", "/opt/fedcredit/probe.py", "readyz"]
 
 FROM member AS coordinator-os

@@ -26,6 +26,7 @@ from fedcredit.runtime.provision.spec import load_consortium
 
 ROOT = Path(__file__).parents[3]
 CONSORTIUM = ROOT / "configs/consortium"
+SHIPPED = ROOT / "fedcredit/shipped"
 SPEC = ROOT / "configs/simulations/demo.toml"
 TARGETS: Final[Mapping[str, str]] = {"fedcredit-node": "node", "fedcredit-coordinator": "coordinator"}
 PYTHON = "/opt/fedcredit/bin/python"

@@ -94,6 +94,22 @@ def test_its_command_and_its_settings(images: Engine, image: str) -> None:
     assert "serve" in shown.stdout
 
 
+def test_what_comes_with_the_program_is_in_the_image(images: Engine) -> None:
+    """Links of the source tree are files in the wheel: nothing is missing, and commands find them by name."""
+    kinds = ("catalog", "simulations", "consortium")
+    code = (
+        "import json; from fedcredit.shipped import shipped_files as f; from pathlib import Path; "
+        f"print(json.dumps({{kind: [p.name for p in f(kind).values() if p.is_file()] for kind in {kinds}}}))"
+    )
+    for image in bench.TARGETS:
+        seen = images.python(image, code)
+        assert seen == {kind: sorted(one.name for one in (bench.SHIPPED / kind).glob("*.toml")) for kind in kinds}
+    for words, text in ((("catalog", "show", "gas"), "Gas company (gas)"), (("spec", "check", "demo"), "demo: right")):
+        shown = images.container("fedcredit-node", "/opt/fedcredit/bin/fedcredit", *words)
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        assert text in shown.stdout
+
+
 PACKAGES = "import json, importlib.metadata as m; print(json.dumps({d.name: d.version for d in m.distributions()}))"
 
 
