@@ -5,31 +5,39 @@ from __future__ import annotations
 import errno
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
 from typing import Annotated
 
 import typer
+from click import Command, Context
+from typer.core import TyperGroup
+from typer.main import get_group
 
 import fedcredit
-from fedcredit.cli import audit, catalog, data, doctor, provision, report, run, simulate, spec, sweep
 from fedcredit.cli.console import write_error, write_text
 from fedcredit.errors import FedCreditError
 
 __all__ = ["app", "main"]
 
-# One line per module of commands; each has `register(app)`. The order is that of --help.
-COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
-    simulate.register,
-    sweep.register,
-    report.register,
-    audit.register,
-    spec.register,
-    data.register,
-    catalog.register,
-    provision.register,
-    run.register,
-    doctor.register,
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "simulate": "simulate",
+        "sweep": "sweep",
+        "report": "report",
+        "request": "provision",
+        "provision": "provision",
+        "pin": "provision",
+        "doctor": "doctor",
+        "audit": "audit",
+        "spec": "spec",
+        "data": "data",
+        "catalog": "catalog",
+        "run": "run",
+    }
 )
+"""Commands in the order of --help, and the module of this package whose ``register(app)`` makes each."""
 
 _EXIT_USAGE = 2
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -49,7 +57,26 @@ fedcredit spec show configs/simulations/demo.toml --set scorecard.fit=moments
 Exit codes: 0 done; 2 a configuration, records or a command line that are wrong; 3 a protocol, policy or peer that
 failed; 130 interrupted. Errors are one line on standard error."""
 
+
+class _Commands(TyperGroup):
+    """Loads the module of a command when it is called: all of them take seconds, one a fraction."""
+
+    def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 -- click's signature
+        """All names, without loading anything."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """The command of that name, loaded now; None where there is none, with all loaded to suggest one."""
+        for name in [cmd_name] if cmd_name in COMMANDS else COMMANDS:
+            if name not in self.commands:
+                part = typer.Typer(callback=_root)  # a callback keeps a single command a group's
+                import_module(f"fedcredit.cli.{COMMANDS[name]}").register(part)
+                self.commands.update(get_group(part).commands)
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
+    cls=_Commands,
     name="fedcredit",
     help="Institutions train and use one credit-risk model together without showing a record.",
     epilog=_EPILOG,
@@ -72,10 +99,6 @@ def _root(
     ] = False,
 ) -> None:
     """Institutions train and use one credit-risk model together without showing a record."""
-
-
-for _register in COMMANDS:
-    _register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ import errno
 import io
 import json
 import os
+import subprocess
+import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -214,3 +216,12 @@ def test_errors_are_red_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, no_c
     console.write_error("wrong")
     assert ("31m" in terminal.getvalue()) == red
     assert "wrong" in terminal.getvalue()
+
+
+def test_a_command_loads_no_others() -> None:
+    program = "import sys; from fedcredit.cli import main; main(['run', '--help']); print(*sys.modules, sep='\\n')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.splitlines())
+    assert "fedcredit.cli.run" in loaded
+    assert not loaded & {"fedcredit.cli.audit", "fedcredit.cli.simulate", "matplotlib", "numba", "polars"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import typer
 
@@ -34,8 +35,10 @@ def commands_of(text: str) -> dict[str, Any]:
 
     def walk(words: str, command: Any) -> None:
         found[words] = command
-        for name, inner in getattr(command, "commands", {}).items():
-            walk(f"{words} {name}", inner)
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                walk(f"{words} {name}", command.get_command(context, name))
 
     for program, (module, name) in PROGRAMS.items():
         walk(program, typer.main.get_command(getattr(importlib.import_module(module), name)))
