@@ -7,6 +7,8 @@
 # Debian 12: its Python is the 3.11 that the project is tested on. A release pins the digest as well:
 #   --build-arg BASE=docker.io/library/debian:bookworm-slim@sha256:…      (docs/containers.md says how to look it up)
 ARG BASE=docker.io/library/debian:bookworm-slim
+# What a node has beyond a simulation. Here, since only what stands before the first stage has the same value in all of them.
+ARG NODE_EXTRAS=deploy,postgres
 
 FROM ${BASE} AS os
 # hadolint ignore=DL3008
@@ -37,7 +39,7 @@ RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,ta
       --requirement configs/consortium/sbom.txt
 COPY pyproject.toml constraints.txt ./
 COPY fedcredit/__init__.py fedcredit/
-ARG NODE_EXTRAS=deploy,postgres
+ARG NODE_EXTRAS
 RUN --mount=type=secret,id=pip,target=/etc/pip.conf --mount=type=secret,id=ca,target=/run/secrets/ca \
     --mount=type=bind,from=wheels,source=/,target=/given \
     touch LICENSE README.md \

@@ -2,7 +2,7 @@
 # Inside the builder: the environment of an image from the wheelhouse, without an installer, and its bill of materials.
 #     sh assemble.sh fedcredit-node deploy,postgres
 set -eu
-image=$1 extras=$2
+image=$1 extras=${2:?the extras of the image}
 tools=/opt/tools/bin/python
 
 python3 -m venv --without-pip /opt/fedcredit

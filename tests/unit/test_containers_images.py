@@ -214,7 +214,7 @@ def test_labels_tell_the_version_of_the_package(image: str) -> None:
 
 @each_image
 def test_every_package_of_the_image_is_pinned_and_is_what_is_tested_here(image: str) -> None:
-    defaults = dict(words.split("=", 1) for name, words in stages()["build"] if name == "ARG")
+    defaults = dict(words.split("=", 1) for name, words in stages()[""] if name == "ARG")
     parts = " ".join(words for _, words in stages()[f"{IMAGES[image]}-parts"])
     named = re.search(rf"assemble\.sh {image} (\S+)", parts)
     assert named is not None
@@ -250,6 +250,17 @@ def test_what_the_package_links_to_is_in_the_builder() -> None:
     links = [path for path in (ROOT / "fedcredit").rglob("*") if path.is_symlink()]
     assert len(links) > 2
     assert [path for path in links if not {path.resolve(), *path.resolve().parents} & found] == []
+
+
+def test_an_argument_of_several_stages_has_one_default_before_them() -> None:
+    """A stage that grows from another has its arguments' defaults with Docker's builder, and not with all others."""
+    before = {words.split("=", 1)[0] for name, words in stages()[""] if name == "ARG"}
+    given = [words for stage, found in stages().items() if stage for name, words in found if name == "ARG"]
+    names = [words.split("=", 1)[0] for words in given]
+    assert "NODE_EXTRAS" in before
+    for words, name in zip(given, names, strict=True):
+        assert (name in before) != ("=" in words), words
+        assert name in before or names.count(name) == 1, words
 
 
 def test_the_tools_of_the_bill_of_materials_are_pinned() -> None:
