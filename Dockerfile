@@ -95,10 +95,11 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/* \
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
+# What the bill of materials reads is copied: buildah mounts a stage that it has in its cache without the stage's own layers.
 FROM build AS coordinator-parts
-RUN --mount=type=bind,from=coordinator-os,source=/var/lib/dpkg,target=/os/dpkg \
-    --mount=type=bind,from=coordinator-os,source=/usr/share/doc,target=/os/doc \
-    sh configs/consortium/assemble.sh fedcredit-coordinator deploy
+COPY --from=coordinator-os /var/lib/dpkg /os/dpkg
+COPY --from=coordinator-os /usr/share/doc /os/doc
+RUN sh configs/consortium/assemble.sh fedcredit-coordinator deploy
 
 FROM coordinator-os AS coordinator
 LABEL org.opencontainers.image.title="fedcredit-coordinator" \
@@ -117,9 +118,9 @@ RUN find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 
 FROM build AS node-parts
 ARG NODE_EXTRAS
-RUN --mount=type=bind,from=node-os,source=/var/lib/dpkg,target=/os/dpkg \
-    --mount=type=bind,from=node-os,source=/usr/share/doc,target=/os/doc \
-    sh configs/consortium/assemble.sh fedcredit-node "${NODE_EXTRAS}"
+COPY --from=node-os /var/lib/dpkg /os/dpkg
+COPY --from=node-os /usr/share/doc /os/doc
+RUN sh configs/consortium/assemble.sh fedcredit-node "${NODE_EXTRAS}"
 
 FROM node-os AS node
 LABEL org.opencontainers.image.title="fedcredit-node" \
