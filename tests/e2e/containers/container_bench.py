@@ -325,19 +325,6 @@ def docker_build(room: Room, target: str, name: str, *options: str) -> None:
     )
 
 
-def load_pods(room: Room) -> None:
-    """podman of the room, with the images that Docker built, in storage of its own."""
-    storage = f'driver = "overlay"\ngraphroot = "{room.folder}/pods/graph"\nrunroot = "/run/pods"\n'
-    write_in(room, "/etc/containers/storage.conf", f"[storage]\n{storage}")
-    quiet = 'runtime = "runc"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
-    write_in(room, "/etc/containers/containers.conf", f"[engine]\n{quiet}")
-    (room.folder / "pods").mkdir(exist_ok=True)
-    archive = room.folder / "images.tar"
-    room.run("docker", "save", "--output", archive, *(f"{image}:{VERSION}" for image in TARGETS))
-    room.run("podman", "load", "--quiet", "--input", archive)
-    archive.unlink()
-
-
 def write_in(room: Room, path: str, text: str) -> None:
     given = room.folder / "given"
     given.write_text(text, "utf-8")
