@@ -325,12 +325,6 @@ def docker_build(room: Room, target: str, name: str, *options: str) -> None:
     )
 
 
-def write_in(room: Room, path: str, text: str) -> None:
-    given = room.folder / "given"
-    given.write_text(text, "utf-8")
-    room.run("cp", given, path)
-
-
 def wait_for(what: str, done: Callable[[], bool], seconds: float = READY_S) -> None:
     """Waits until something is so."""
     until = time.monotonic() + seconds
