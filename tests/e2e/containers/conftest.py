@@ -75,7 +75,7 @@ def room(folder: Path) -> Iterator[Room]:
     """Docker, its compose plugin and a newer podman, from Debian 13, beside this machine's own."""
     reason = bench.cannot("debootstrap", "slirp4netns", "nsenter", "unshare", "pivot_root", gigabytes=14)
     if reason:
-        pytest.skip(f"NEITHER DOCKER NOR PODS WERE RUN: {reason}")
+        pytest.skip(f"DOCKER'S ENGINE WAS NOT RUN: {reason}")
     root = folder / "room"
     if not (root / "usr/sbin/dockerd").exists():
         bench.debootstrap("trixie", root, *bench.ROOM_PACKAGES)
